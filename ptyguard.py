@@ -1,0 +1,777 @@
+"""ptyguard: the front door.
+
+The command line, its exit codes, and the face of the Python API.  This is the only
+place that picks a back-end; everything below is handed it.  Modules are loaded by
+verb: a quick verb must not pay for a slow one.
+
+    import ptyguard
+    with ptyguard.connect() as pg:
+        session = pg.start(["bash"])
+        session.send(b"ls\\n")
+        session.wait_for(rb"\\$ ")
+"""
+
+import os
+import sys
+
+from ptyguard_core import usage
+from ptyguard_core.errors import (NoSuchSession, OutputGap, PtyguardError, SessionExists, TimedOut,
+                                  Unreachable, UsageError)
+from ptyguard_core.version import OURS as __version__
+
+SCHEMA_VERSION = 1
+DETACHED_STATUS = 75           # EX_TEMPFAIL: the session lives on, so `run ... && deploy` stops
+TIMED_OUT_STATUS = 124
+OUR_FAILURE_STATUS = 125       # as env, nohup and timeout say it
+LOG_HOLD_S = 60.0
+READ_BYTES = 4 << 20
+SHOWN_ENDED_S = 3600.0         # `ls` shows what ended within the hour
+FOLLOW_LOOK_S = 0.25           # of a log file, which has no readiness
+
+
+def pick_backend():
+    """The module that keeps the contract of ptyguard_core/backend.py here."""
+    if os.name == "nt":
+        import ptyguard_win
+        return ptyguard_win
+    try:
+        import ptyguard_posix
+    except ImportError as error:        # Debian's python3-minimal lacks termios and others
+        raise PtyguardError(f"this Python lacks the module {error.name}",
+                            hint="install the full python3 package") from None
+    return ptyguard_posix
+
+
+def connect(directory=None, may_start=True):
+    """A `Client` of the user's daemon, which is started if need be.
+
+    `directory` is what PTYGUARD_DIR would name.  Raises Unreachable, StateUnusable.
+    """
+    from ptyguard_core.client import Client
+    backend = pick_backend()
+    return Client(backend, backend.find_paths(directory), may_start)
+
+
+def console():
+    """Entry point of an installed `ptyguard`."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv):
+    """Run one command line; the exit code."""
+    if argv[:1] == ["__guard"]:
+        from ptyguard_core import guard
+        return guard.main(pick_backend(), argv[1:], sys.argv[0])
+    if argv[:1] == ["__daemon"]:
+        from ptyguard_core import daemon
+        return daemon.main(pick_backend(), argv[1:], sys.argv[0])
+    if os.name == "posix":
+        pick_backend().ensure_standard_streams()
+    command = None
+    try:
+        command = usage.parse(argv)
+        return _Call(command).run()
+    except PtyguardError as error:
+        return _report_error(error, command, argv)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us is gone: as SIGPIPE would have ended us.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _report_error(error, command, argv):
+    from ptyguard_core.report import printable_lines
+    verb = command.verb if command else ""
+    wants_json = command.get("json") if command else "--json" in argv
+    if wants_json:
+        _print_json(sys.stderr, error={"kind": error.kind, "message": error.message,
+                                       "hint": error.hint})
+    else:
+        text = f"ptyguard: {printable_lines(error.message)}"
+        if error.hint:
+            hint = printable_lines(error.hint)
+            text += f"\nptyguard: {hint}" if "\n" in error.message else f" ({hint})"
+        sys.stderr.write(text + "\n")
+    code = error.exit_code
+    if verb in ("run", "wait") and code in (1, 6) and error.details.get("reason") != "ended":
+        return OUR_FAILURE_STATUS
+    return error.details.get("exit_code", code)
+
+
+def _print_json(stream, **fields):
+    import json
+    stream.write(json.dumps(dict(fields, schema_version=SCHEMA_VERSION)) + "\n")
+    stream.flush()
+
+
+class _Call:
+    """One command being carried out."""
+
+    def __init__(self, command):
+        self.command = command
+        self.get = command.get
+        self._backend = None
+        self._paths = None
+        self._client = None
+
+    def run(self):
+        """Carry it out; the exit code."""
+        command = self.command
+        if command.wants_help:
+            print(usage.help_text(command.verb), end="")
+            return 0
+        verb = command.verb or ("ls" if os.isatty(1) else "help")
+        return self._VERBS[verb](self) or 0
+
+    # -- what verbs need ------------------------------------------------------------------------
+
+    @property
+    def backend(self):
+        if self._backend is None:
+            self._backend = pick_backend()
+        return self._backend
+
+    @property
+    def paths(self):
+        if self._paths is None:
+            self._paths = self.backend.find_paths(self.get("dir"))
+        return self._paths
+
+    @property
+    def client(self):
+        if self._client is None:
+            from ptyguard_core.client import Client
+            self._client = Client(self.backend, self.paths, not self.get("no_start"))
+        return self._client
+
+    @property
+    def is_quiet(self):
+        return bool(self.get("quiet"))
+
+    def say(self, text):
+        """A diagnostic."""
+        if not self.is_quiet:
+            from ptyguard_core.report import printable_lines
+            sys.stderr.write(f"ptyguard: {printable_lines(text)}\n")
+
+    def _inside(self):
+        """The id of the session of the same directory that we run in, or None."""
+        id_ = os.environ.get("PTYGUARD_SESSION_ID")
+        if not id_ or not os.environ.get("PTYGUARD_DIR"):
+            return None
+        return id_ if os.path.realpath(os.environ["PTYGUARD_DIR"]) == self.paths.root else None
+
+    def _target(self, name=None):
+        """Request fields that say which session is meant (C-106)."""
+        if name is not None:
+            return {"target": name}
+        inside = self._inside()
+        return {"inside": inside} if inside else {}
+
+    def _first_target(self):
+        return self._target(self.command.names[0] if self.command.names else None)
+
+    def _resolve(self, name=None):
+        return self.client.request("resolve", **self._target(name))["session"]
+
+    # -- starting -----------------------------------------------------------------------------------
+
+    def _start_fields(self, echo=True):
+        from ptyguard_core.client import session_environment, start_fields
+        argv, executable = self.command.command, None
+        if self.get("shell"):
+            argv, executable = ["sh", "-c", self.get("shell")], "/bin/sh"
+        return start_fields(
+            self.backend, argv, cwd=self._cwd(), env=self._environment(session_environment),
+            size=self.get("size") or self._own_size() or (80, 24),
+            scrollback=self.get("scrollback"), echo=echo, executable=executable)
+
+    def _cwd(self):
+        try:
+            here = os.getcwd()
+        except OSError:
+            if not os.path.isabs(self.get("cwd", "")):
+                raise PtyguardError("the current directory does not exist any more",
+                                    hint="cd elsewhere, or use --cwd DIR") from None
+            return self.get("cwd")
+        return os.path.join(here, self.get("cwd", ""))
+
+    def _environment(self, session_environment):
+        has_terminal = any(os.isatty(fd) for fd in (0, 1, 2))
+        base = None
+        if self.get("clean_env"):
+            kept = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TZ")
+            base = {name: os.environ[name] for name in kept if name in os.environ}
+        environment = session_environment(base, has_terminal)
+        for name in self.get("unset", ()):
+            environment.pop(name, None)
+        environment.update(self.get("env", ()))
+        return environment
+
+    def _own_size(self):
+        for fd in (1, 0, 2):
+            size = self.backend.terminal_size(fd)
+            if size is not None:
+                return size
+        return None
+
+    def _start(self, if_exists, echo=True, name=None):
+        fields = self._start_fields(echo)
+        name = self.get("name", name)
+        if name is not None:
+            fields["name"] = name
+        ok = self.client.request("start", if_exists=if_exists, **fields)
+        return ok["session"], ok["created"]
+
+    def _tell_started(self, session, was_created):
+        if self.get("json"):
+            _print_json(sys.stdout, created=was_created, **session)
+        else:
+            print(session["name"])
+            sys.stdout.flush()
+
+    def start(self):
+        """A new session, detached; its name alone on stdout."""
+        self._tell_started(*self._start("refuse"))
+
+    def ensure(self):
+        """Start unless it lives; the name either way."""
+        self._tell_started(*self._start("use"))
+
+    # -- run and attach ------------------------------------------------------------------------------
+
+    def run_(self):
+        """Start (or rejoin) and stay to the end; the status is mirrored (C-123)."""
+        if self.get("detached"):
+            return self.start()
+        has_terminal = os.isatty(0) and self.backend.is_foreground(0)
+        key = self._detach_key()
+        session, was_created = self._start("rejoin", echo=has_terminal)
+        from ptyguard_core import attach
+        attachment = attach.Attachment(
+            self.backend, self.paths, session, is_run=True, detach_key=key,
+            start="restore" if has_terminal and os.isatty(1) and not was_created else "oldest",
+            timeout_s=self.get("timeout"), note=self.say)
+        return self._finish_run(attach, attachment.run())
+
+    def _finish_run(self, attach, outcome):
+        session = outcome.session
+        if outcome.kind == attach.KILLED:
+            self.client.request("kill", target="@" + session["id"])
+            self._tell_run(session, None, timed_out=True)
+            self._maybe_remove(session)
+            raise TimedOut(f"session {session['name']} was ended after {self.get('timeout'):g} s")
+        if outcome.kind == attach.LOST:
+            raise outcome.error
+        if outcome.kind != attach.ENDED:
+            self.say(f"[detached (from session {session['name']})]")
+            self._tell_run(session, None)
+            return DETACHED_STATUS
+        self.client.request("collect", target="@" + session["id"])
+        self._tell_run(session, session["exit"])
+        self._maybe_remove(session)
+        return self._mirror(session)
+
+    def _tell_run(self, session, exit_, timed_out=False):
+        if self.get("json"):
+            _print_json(sys.stderr, name=session["name"], exit=exit_, matched=None,
+                        timed_out=timed_out)
+
+    def _maybe_remove(self, session):
+        if self.get("rm"):
+            try:
+                self.client.request("rm", target="@" + session["id"])
+            except NoSuchSession:
+                pass                    # somebody was quicker
+
+    def _mirror(self, session):
+        """The exit code that says how the session ended."""
+        exit_ = session["exit"]
+        if exit_["signal"]:
+            return 128 + (self.backend.signal_number(exit_["signal"]) or 0)
+        if exit_["code"] is None:
+            self.say(f"the status of {session['name']} is not known: "
+                     f"{session.get('reason') or session['state']}")
+            return OUR_FAILURE_STATUS
+        return exit_["code"]
+
+    def _detach_key(self):
+        from ptyguard_core import detachkey
+        return detachkey.parse(self.get("detach_key") or os.environ.get("PTYGUARD_DETACH_KEY")
+                               or detachkey.DEFAULT)
+
+    def attach(self):
+        """Take over the terminal."""
+        key = self._detach_key()
+        if self.get("create"):
+            session, _ = self._start("use", name=self.command.names[0])
+        else:
+            session = self.client.request("resolve", **self._first_target())["session"]
+        if session["id"] == self._inside():
+            raise PtyguardError(f"this is session {session['name']}: attaching it to itself "
+                                "would show its output to itself for ever",
+                                hint="ptyguard detach leaves it", exit_code=OUR_FAILURE_STATUS)
+        if session["state"] not in ("starting", "running", "draining"):
+            raise NoSuchSession(f"no such session: {session['name']} (it is {session['state']})",
+                                hint=f"ptyguard log {session['name']} shows its output")
+        if not (os.isatty(0) and os.isatty(1)):
+            raise PtyguardError("attach needs a terminal at stdin and stdout",
+                                hint=f"ptyguard log -f {session['name']} follows without one",
+                                exit_code=OUR_FAILURE_STATUS)
+        from ptyguard_core import attach
+        outcome = attach.Attachment(self.backend, self.paths, session, "restore",
+                                    read_only=bool(self.get("read_only")), detach_key=key,
+                                    note=self.say).run()
+        return self._finish_attach(attach, outcome)
+
+    def _finish_attach(self, attach, outcome):
+        session = outcome.session
+        self._tell_run(session, session["exit"] if outcome.kind == attach.ENDED else None)
+        if outcome.kind == attach.LOST:
+            outcome.error.details["exit_code"] = OUR_FAILURE_STATUS
+            raise outcome.error
+        if outcome.kind == attach.ENDED:
+            from ptyguard_core.report import exit_text
+            self.say(f"[ended: {exit_text(session['exit'])}]")
+            return self._mirror(session)
+        self.say(f"[detached (from session {session['name']})]")
+        return 0
+
+    def detach(self):
+        """Send clients away; returns when they have left."""
+        for name in self.command.names or [None]:
+            self.client.request("detach", **self._target(name))
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    def ls(self):
+        """List sessions."""
+        import time
+        from ptyguard_core.report import LIVING, session_table
+        sessions = self.client.request("ls")["sessions"]
+        now = time.time()
+        if not self.get("all"):
+            sessions = [s for s in sessions if s["state"] in LIVING
+                        or now - (s["ended_at"] or 0) < SHOWN_ENDED_S]
+        if self.get("json"):
+            _print_json(sys.stdout, sessions=sessions)
+        elif self.get("short"):
+            for session in sessions:
+                print(session["name"])
+        elif sessions:
+            print("\n".join(session_table(sessions, now)))
+        else:
+            self.say("no sessions")
+
+    def info(self):
+        """Everything about one session."""
+        import time
+        from ptyguard_core.report import session_sheet
+        session = self.client.request("info", **self._first_target())["session"]
+        if self.get("json"):
+            _print_json(sys.stdout, **session)
+        else:
+            print("\n".join(session_sheet(session, time.time())))
+
+    def has(self):
+        """0 when it lives, 1 when not; silent."""
+        from ptyguard_core.report import LIVING
+        try:
+            return 0 if self._resolve(self.command.names[0])["state"] in LIVING else 1
+        except NoSuchSession:
+            return 1
+
+    def log(self):
+        """The history, and with -f what follows."""
+        session = self.client.request("resolve", **self._first_target())["session"]
+        filter_ = _Verbatim() if self.get("raw") else _plain_text()
+        target = "@" + session["id"]
+        offset, status = self._print_history(session, target, filter_)
+        if not self.get("follow"):
+            return status
+        return self._follow(session, target, offset, filter_) or status
+
+    def _print_history(self, session, target, filter_):
+        """Print what is kept and asked for; (the offset behind it, exit status)."""
+        lines = self.get("tail")
+        offset = self.get("since")
+        status = 0
+        kept = []
+        with self.client.open_channel("read") as channel:
+            while True:
+                fields = {} if offset is None else {"offset": offset}
+                try:
+                    ok = channel.request("read", target=target, limit=READ_BYTES, **fields)
+                except OutputGap as gap:
+                    self.say(f"output {offset} to {gap.first_offset} is gone")
+                    offset, status = gap.first_offset, 1
+                    continue
+                data = channel.take_data(ok["size"])
+                offset = ok["offset"] + len(data)
+                text = filter_.feed(data)
+                if lines is None:
+                    _write_out(text)
+                else:
+                    kept.append(text)
+                if offset >= ok["end"] or not data:
+                    break
+        if lines is not None:
+            _write_out(_last_lines(b"".join(kept), lines))
+        return offset, status
+
+    def _follow(self, session, target, offset, filter_):
+        from ptyguard_core.client import Follower
+        gaps = []
+        with self.client.open_channel("log") as channel:
+            follower = Follower(channel, target, offset, self.get("hold", LOG_HOLD_S),
+                                on_gap=lambda start, end: gaps.append((start, end)))
+            for _, view in follower.pieces():
+                if gaps:
+                    break
+                _write_out(filter_.feed(view))
+        if gaps:
+            self.say(f"output {gaps[0][0]} to {gaps[0][1]} of {session['name']} was overwritten "
+                     "before it could be written")
+            return 1
+        return 0
+
+    # -- input and size ---------------------------------------------------------------------------------------
+
+    def send(self):
+        """Type literal bytes, once."""
+        from ptyguard_core.client import send_input
+        data = b" ".join(os.fsencode(word) for word in self.command.args)
+        if self.get("stdin"):
+            data = sys.stdin.buffer.read()
+        with self.client.open_channel("send") as channel:
+            ok = send_input(channel, self.command.names[0], data, bool(self.get("enter")),
+                            self.get("timeout"))
+        if self.get("json"):
+            _print_json(sys.stdout, name=ok["session"], written=ok["written"], offset=ok["offset"])
+
+    def resize(self):
+        """Set a session's terminal size."""
+        self.client.request("resize", size=list(self.get("size")), **self._first_target())
+
+    # -- waiting and ending --------------------------------------------------------------------------------------
+
+    def wait(self):
+        """For the end, a text, or silence."""
+        import time
+        timeout_s = self.get("timeout")
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        names = self.command.names or [None]
+        targets = ["@" + self._resolve(name)["id"] for name in names]
+        results = []
+        for target in targets:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            results.append(self._wait_one(target, left))
+        if self.get("json"):
+            told = [result[1] for result in results]
+            _print_json(sys.stdout, **(told[0] if len(told) == 1 else {"results": told}))
+        return next((status for status, _ in results if status), 0)
+
+    def _wait_one(self, target, timeout_s):
+        """(exit status, facts for --json)."""
+        from ptyguard_core.client import wait_for, wait_idle
+        told = {"name": self._resolve(target)["name"], "exit": None, "matched": None,
+                "timed_out": False}
+        try:
+            if self.get("for") is not None:
+                with self.client.open_channel("wait") as channel:
+                    match = wait_for(channel, target, self._pattern(), timeout_s,
+                                     self.get("since", "oldest"), bool(self.get("raw")))
+                told["matched"] = match.group().decode("utf-8", "surrogateescape")
+                return 0, told
+            if self.get("idle") is not None:
+                with self.client.open_channel("wait") as channel:
+                    ended = wait_idle(channel, target, self.get("idle"), timeout_s)
+                told["exit"] = ended and ended["exit"]
+                return 0, told
+            session = self.client.request("wait", timeout_s, target=target, collect=True)["session"]
+            told["exit"] = session["exit"]
+            return self._mirror(session), told
+        except TimedOut as error:
+            if not self.get("json"):
+                self.say(error.message)
+            told["timed_out"] = True
+            return TIMED_OUT_STATUS, told
+
+    def _pattern(self):
+        import re
+        try:
+            return re.compile(os.fsencode(self.get("for")))
+        except re.error as error:
+            raise UsageError(f"not a regular expression: {self.get('for')}: {error}") from None
+
+    def kill(self):
+        """End sessions' trees; fails honestly."""
+        fields = {}
+        if self.get("signal") is not None:
+            fields["signal"] = self.backend.signal_number(self.get("signal"))
+            if not fields["signal"]:
+                raise UsageError(f"no such signal: {self.get('signal')}", hint="such as HUP or 15")
+        if self.get("grace") is not None:
+            fields["grace"] = self.get("grace")
+        names = self.command.names
+        if self.get("all"):
+            from ptyguard_core.report import LIVING
+            names = ["@" + s["id"] for s in self.client.request("ls")["sessions"]
+                     if s["state"] in LIVING]
+        return self._each(names, lambda name: self.client.request(
+            "kill", self.get("timeout"), target=name, **fields)["session"])
+
+    def rm(self):
+        """Kill and forget."""
+        names = self.command.names
+        if self.get("ended"):
+            from ptyguard_core.report import LIVING
+            names = ["@" + s["id"] for s in self.client.request("ls")["sessions"]
+                     if s["state"] not in LIVING]
+        return self._each(names, lambda name: self.client.request("rm", target=name)["session"])
+
+    def _each(self, names, act):
+        """Do it for all; the first failure's code, all failures told."""
+        results, first = [], None
+        for name in names:
+            try:
+                session = act(name)
+                results.append({"name": session["name"], "id": session["id"],
+                                "exit": session["exit"], "error": None})
+            except PtyguardError as error:
+                first = first or error
+                results.append({"name": name, "exit": None,
+                                "error": {"kind": error.kind, "message": error.message}})
+                if len(names) == 1:
+                    raise
+                self.say(error.message)
+        if self.get("json"):
+            _print_json(sys.stdout, results=results)
+        return first.exit_code if first else 0
+
+    # -- the daemon ------------------------------------------------------------------------------------------------
+
+    def status(self):
+        """Is it well?  Starts nothing."""
+        import time
+        from ptyguard_core.report import status_sheet
+        facts = self._probe()
+        if self.get("json"):
+            _print_json(sys.stdout, **facts)
+        else:
+            print("\n".join(status_sheet(facts, time.time())))
+        return 0 if facts["state"] == "running" else 1
+
+    def _probe(self):
+        """What `status --json` tells, from the guard first, then from the daemon."""
+        from ptyguard_core import guardwire as wire
+        from ptyguard_core.supervise import ask_guard
+        paths = self.paths
+        reason = ""
+        try:
+            guard = ask_guard(self.backend, paths, wire.STATE)
+        except Unreachable as error:
+            guard, reason = None, error.message
+        state, daemon = "stopped", None
+        if guard is not None:
+            state = _STATES.get(guard.text("daemon_state"), "starting")
+            reason = guard.text("reason")
+        elif self._is_locked(paths.guard_lock):
+            state = "unhealthy"
+        elif self._is_locked(paths.daemon_lock):
+            state = "running"           # its guard died; it serves on
+        elif os.path.exists(paths.client_socket) or os.path.exists(paths.guard_socket):
+            state, reason = "stale", "sockets without a living owner; the next start replaces them"
+        if state == "running":
+            try:
+                daemon = self.client.status()
+            except PtyguardError as error:
+                state, reason = "unhealthy", error.message
+        return _status_facts(paths, state, reason, guard, daemon)
+
+    def _is_locked(self, path):
+        lock = self.backend.try_lock(path, "client, asking for status") \
+            if os.path.exists(path) else -1
+        if lock is None:
+            return True
+        if lock >= 0:
+            os.close(lock)
+        return False
+
+    def daemon_start(self):
+        """See to it that one runs."""
+        facts = self.client.status()
+        if self.get("json"):
+            return self.status()
+        print(f"daemon {facts['pid']}, guard {facts['guard_pid']}")
+
+    def daemon_stop(self):
+        """C-309: with live sessions it must be said what becomes of them."""
+        from ptyguard_core import guardwire as wire, supervise
+        guard = supervise.ask_guard(self.backend, self.paths, wire.STATE)
+        if guard is None:
+            if not self._is_locked(self.paths.daemon_lock):
+                self.say("no daemon runs")
+                return 0
+            guard = self._await_guard(supervise, wire)
+        living, kept = guard.number("living"), guard.number("sessions") - guard.number("living")
+        choice = self.get("sessions")
+        if living and choice is None:
+            from ptyguard_core.errors import Busy
+            raise Busy(f"{living} sessions live",
+                       hint="--sessions keep leaves them with the guard, "
+                            "--sessions kill ends them first")
+        if living and choice == "kill":
+            for session in self.client.sessions():
+                if session.facts["state"] in ("starting", "running", "draining", "quarantined"):
+                    session.kill()
+        mode = "keep" if living and choice == "keep" else "all"
+        if mode == "all" and kept:
+            self.say(f"the output of {kept} ended sessions is dropped; their status is kept")
+        if mode == "keep":
+            self.say("sessions live on with the guard; a program pauses once about 20 KB of its "
+                     "output wait, until the next command starts a daemon")
+        supervise.stop(self.backend, self.paths, mode, bool(self.get("force")),
+                       self.get("timeout", 5.0))
+
+    def _await_guard(self, supervise, wire):
+        """A daemon without a guard sees to it that one comes; wait for that."""
+        import time
+        deadline = time.monotonic() + supervise.LOCK_LIMIT_S
+        while True:
+            guard = supervise.ask_guard(self.backend, self.paths, wire.STATE)
+            if guard is not None and guard.text("daemon_state") == "serving":
+                return guard
+            if time.monotonic() > deadline:
+                raise Unreachable("the daemon has no guard yet", hint="ptyguard daemon log")
+            time.sleep(supervise.LOOK_S)
+
+    def daemon_restart(self):
+        """Replace it by one of this code; sessions live on."""
+        from ptyguard_core import supervise
+        why_not = supervise.restart(self.backend, self.paths,
+                                    self.get("timeout", supervise.START_LIMIT_S))
+        if why_not is not None:
+            self.client.status()        # nobody was there: start one
+
+    def daemon_log(self):
+        """What the daemon has written down."""
+        try:
+            with open(self.paths.daemon_log, "rb") as file:
+                data = file.read()
+                _write_out(_last_lines(data, self.get("lines", 100)))
+                if self.get("follow"):
+                    self._follow_file(file)
+        except FileNotFoundError:
+            self.say("there is no log yet")
+
+    def _follow_file(self, file):
+        import time
+        while True:
+            data = file.read()
+            _write_out(data)
+            if not data:
+                time.sleep(FOLLOW_LOOK_S)
+                try:
+                    if os.stat(self.paths.daemon_log).st_ino != os.fstat(file.fileno()).st_ino:
+                        return self.daemon_log()        # it was rotated
+                except FileNotFoundError:
+                    pass                # between two names
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def version(self):
+        """Ours, the daemon's, or a comparison."""
+        from ptyguard_core import version
+        question, words = (self.command.args + [None])[0], self.command.args[1:]
+        if self.get("daemon"):
+            print(self.client.status()["version"])
+        elif question == "compare":
+            print(version.compare(*words))
+        elif question == "match":
+            return 0 if version.versions_match(*words) else 1
+        elif question == "satisfies":
+            return 0 if version.satisfies(*words) else 1
+        else:
+            print(f"ptyguard {__version__}")
+
+    def help(self):
+        """One screen."""
+        print(usage.help_text(self.command.args[0] if self.command.args else ""), end="")
+
+    _VERBS = {
+        "start": start, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
+        "info": info, "has": has, "send": send, "log": log, "wait": wait, "resize": resize,
+        "kill": kill, "rm": rm, "status": status, "version": version, "help": help,
+        "daemon start": daemon_start, "daemon stop": daemon_stop,
+        "daemon restart": daemon_restart, "daemon log": daemon_log,
+    }
+
+
+# The guard's word for its daemon -> the word of `status`.
+_STATES = {"serving": "running", "quiescing": "running", "leaving": "stopped", "stopped": "stopped",
+           "dead": "stopped", "stopping": "stopped", "circuit-open": "unhealthy"}
+
+
+def _status_facts(paths, state, reason, guard, daemon):
+    daemon = daemon or {}
+    has_guard = guard is not None
+    running, ended = daemon.get("running", 0), daemon.get("ended", 0)
+    if not daemon and has_guard:
+        running = guard.number("living")
+        ended = guard.number("sessions") - running
+    return {
+        "state": state, "reason": reason or None,
+        "daemon": {"pid": daemon.get("pid"), "version": daemon.get("version"),
+                   "protocol": daemon.get("protocol"), "started_at": daemon.get("started_at"),
+                   "binary": daemon.get("binary"), "owner": daemon.get("owner")},
+        "guard": {"pid": guard.number("guard_pid") if has_guard else None,
+                  "version": guard.text("version") if has_guard else None,
+                  "started_at": guard.number("started_at_ms") / 1000 if has_guard else None},
+        "dir": paths.state, "socket": paths.client_socket, "log": paths.daemon_log,
+        "sessions": {"running": running, "ended": ended},
+        "update": {"pending": False, "running": daemon.get("version"), "newest": __version__,
+                   "deferred_reason": None,
+                   "last_failure": guard.text("last_failure") or None if has_guard else None},
+        "disk_error": daemon.get("disk_error"),
+    }
+
+
+class _Verbatim:
+    """Output as it is."""
+
+    @staticmethod
+    def feed(data):
+        return data
+
+
+def _plain_text():
+    from ptyguard_core.client import Plain
+    return Plain()
+
+
+def _last_lines(data, count):
+    """The last `count` lines; an unfinished one counts."""
+    at = len(data)
+    if data.endswith(b"\n"):
+        at -= 1
+    for _ in range(count):
+        at = data.rfind(b"\n", 0, at)
+        if at < 0:
+            return data
+    return data[at + 1:] if count else b""
+
+
+def _write_out(data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view):]
+
+
+__all__ = ["NoSuchSession", "OutputGap", "PtyguardError", "SessionExists", "TimedOut", "Unreachable",
+           "UsageError", "connect", "main", "pick_backend"]
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,1 @@
+"""The OS-independent house of ptyguard; see docs/DESIGN.md for its floors."""

@@ -1,0 +1,466 @@
+"""Attach: a human's terminal, or a script's pipes, on a session until it ends.
+
+It takes over stdin and stdout, keeps to the session through dead and replaced
+daemons, and leaves the terminal as it was on every way out.  Three rules pay for
+most of what stands here:
+
+Rule 1: 0, 1 and 2 stay blocking (O_NONBLOCK belongs to the open file description,
+        which is the shell's too): a write follows a poll and is small enough.
+Rule 2: output is written as it came, unseen.  What the session switched on in the
+        terminal is found afterwards, from its history, and undone; nothing else is.
+Rule 3: typed bytes are sent once.  What was sent to a daemon that then died may be
+        lost; what was not sent yet goes to the next one.
+
+Ways out: detached, ended, hung up (terminal or pipe gone, SIGHUP, SIGTERM), lost.
+"""
+
+import os
+import time
+
+from . import frames
+from .backend import FAILED, READABLE, WRITABLE
+from .client import Channel
+from .detachkey import Matcher
+from .errors import NoSuchSession, PtyguardError, Unreachable
+from .loop import Loop
+from .terminal import Modes, safe_start, without_queries
+
+DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
+
+WRITE_BYTES = 4096             # PIPE_BUF: after POLLOUT a pipe takes that much at once (pipe(7))
+OUTPUT_PENDING_MAX = 256 * 1024     # then the daemon is not read: it judges who is slow
+INPUT_PENDING_MAX = 64 * 1024
+PAINTED_BYTES_MAX = 128 * 1024      # of history; more than a terminal scrolls back
+ESCAPE_PATIENCE_S = 0.05       # a lone ESC is a key, not the start of one
+RECONNECT_PAUSE_S = 0.05
+RECONNECT_LIMIT_S = 60.0
+FLUSH_LIMIT_S = 5.0
+
+
+class Outcome:
+    """How it ended: `kind`, the session's facts, `exit` when it ended, `error` when lost."""
+
+    def __init__(self, kind, session, error=None):
+        self.kind = kind
+        self.session = session
+        self.error = error
+
+
+class _Interrupted(Exception):
+    """A signal came while a write was blocked."""
+
+
+class Attachment:
+    """One client on one session.  `run` does it all and returns the Outcome."""
+
+    def __init__(self, backend, paths, session, start, is_run=False, read_only=False,
+                 detach_key=None, pass_input=True, timeout_s=None, note=None):
+        """`session` as the daemon described it; `start` is "restore", "oldest", ...
+
+        `is_run`: hold the program as a pipe would, when stdout is no terminal.
+        `pass_input`: whether stdin is read at all.  `note(text)` tells the user.
+        """
+        self._backend = backend
+        self._paths = paths
+        self._session = session
+        self._start = start
+        self._is_run = is_run
+        self._read_only = read_only
+        self._note = note or (lambda text: None)
+        self._timeout_s = timeout_s
+        self._has_terminal_in = os.isatty(0)
+        self._has_terminal_out = os.isatty(1)
+        # In the background our terminal is somebody else's now: only show output.
+        self._is_interactive = self._has_terminal_in and (not is_run or backend.is_foreground(0))
+        self._reads_input = pass_input and (self._is_interactive or not self._has_terminal_in)
+        self._matcher = Matcher(detach_key) if detach_key and self._is_interactive else None
+        self._channel = None
+        self._offset = None             # of the next byte of output; None before the first
+        self._output = []               # views still to be written to stdout
+        self._output_bytes = 0
+        self._input = bytearray()       # typed, not sent
+        self._outgoing = b""            # frames on their way to this daemon
+        self._history = bytearray()     # RESTORE bytes so far
+        self._ends_line = True          # the last byte was a newline
+        self._is_writing = False
+        self._saved = None              # termios to put back
+        self._outcome = None
+        self._has_stdin = False         # open, and ours to read
+        self._owes_end_of_input = False
+        self._lost_at = 0.0
+        self._stdout_poller = backend.make_poller(any_file=True)
+        self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
+        self._escape_timer = None
+
+    # -- the whole ------------------------------------------------------------------------------
+
+    def run(self):
+        """Attach, serve both ways, put everything back; the Outcome."""
+        signals, self._read_signals = self._backend.watch_signals(
+            ("SIGHUP", "SIGTERM", "SIGWINCH", "SIGTSTP", "SIGINT", "SIGQUIT"), self._on_handler)
+        self._backend.ignore_signals(("SIGPIPE",))
+        self._loop.watch(signals, self._on_signal, READABLE)
+        self._connect(self._start)      # before the terminal is touched: it may be refused
+        try:
+            if self._is_interactive:
+                self._saved = self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
+            self._loop.watch(1, self._on_stdout, 0)
+            self._stdout_poller.register(1, WRITABLE)
+            if self._reads_input:
+                self._has_stdin = True
+                self._loop.watch(0, self._on_stdin, READABLE)
+            if self._timeout_s is not None:
+                self._loop.after(self._timeout_s, lambda: self._end(KILLED))
+            while self._outcome is None:
+                self._loop.turn()
+            self._finish_output()
+            self._undo_modes()
+        finally:
+            if self._saved is not None:
+                self._backend.leave_raw(0, self._saved)
+            if self._channel is not None:
+                self._channel.close()
+        return self._outcome
+
+    def _end(self, kind, error=None):
+        if self._outcome is None:
+            self._outcome = Outcome(kind, self._session, error)
+
+    # -- the daemon --------------------------------------------------------------------------------
+
+    def _connect(self, start):
+        channel = Channel(self._backend, self._paths, "attach")
+        try:
+            ok = channel.request(
+                "attach", target="@" + self._session["id"], **dict(
+                    {"from": start}, mode="run" if self._is_run else "attach",
+                    hold=self._hold(), read_only=self._read_only,
+                    interactive=self._is_interactive, viewer=self._is_interactive,
+                    may_type=self._reads_input and not self._read_only,
+                    incarnation=self._session["incarnation"], size=self._size()))
+        except BaseException:
+            channel.close()
+            raise
+        self._channel = channel
+        self._session = ok["session"]
+        self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
+        self._loop.soon(self._drain_kept)
+
+    def _hold(self):
+        if self._is_run and not self._has_terminal_out:
+            return "always"
+        return "never" if self._read_only or not self._is_interactive else "leader"
+
+    def _size(self):
+        if self._read_only or not self._is_interactive:
+            return None
+        for fd in (1, 0):
+            size = self._backend.terminal_size(fd)
+            if size is not None:
+                return list(size)
+        return None
+
+    def _drain_kept(self):
+        """Frames that came in one piece with the reply."""
+        if self._channel is not None and self._channel.has_kept:
+            self._on_daemon(READABLE)
+
+    def _on_daemon(self, bits):
+        if bits & WRITABLE:
+            self._send_input()
+        if bits & ~WRITABLE and self._channel is not None:
+            self._receive()
+        self._update()
+
+    def _receive(self):
+        try:
+            for type_, offset, payload in self._channel.receive():
+                if type_ == frames.OUTPUT:
+                    self._offset = offset + len(payload)
+                    self._write(payload)
+                elif type_ == frames.RESTORE:
+                    self._history += payload
+                elif type_ == frames.EVENT:
+                    self._on_event(payload)
+        except (EOFError, ConnectionError):
+            self._lose_daemon()
+
+    def _on_event(self, event):
+        act = self._EVENTS.get(event.get("event"))
+        if act is not None:
+            act(self, event)
+
+    def _hear_live(self, event):
+        if self._history:
+            self._write(paintable(bytes(self._history), event["offset"]))
+            self._history = bytearray()
+        self._offset = event["offset"]
+
+    def _hear_exit(self, event):
+        self._session = event["session"]
+        self._end(ENDED)
+
+    def _hear_detached(self, _event):
+        self._end(DETACHED)
+
+    def _hear_removed(self, _event):
+        self._end(LOST, NoSuchSession(f"session {self._session['name']} was removed"))
+
+    def _hear_gap(self, event):
+        self._note(f"output {event['from']} to {event['to']} was overwritten before it was read")
+
+    def _hear_refused(self, event):
+        self._end(LOST, Unreachable(event.get("error", {}).get("message", "refused")))
+
+    _EVENTS = {"live": _hear_live, "exit": _hear_exit, "detached": _hear_detached,
+               "removed": _hear_removed, "gap": _hear_gap, "refused": _hear_refused}
+
+    def _lose_daemon(self):
+        """It died or was replaced: go on at our offset with the next one."""
+        self._loop.forget(self._channel.fileno())
+        self._channel.close()
+        self._channel = None
+        self._history = bytearray()
+        self._outgoing = b""            # rule 3: it may have been typed
+        self._lost_at = self._loop.clock()
+        self._reconnect()
+
+    def _reconnect(self):
+        if self._outcome is not None:
+            return
+        try:
+            self._connect("restore" if self._offset is None else self._offset)
+        except NoSuchSession as error:
+            self._end_lost_session(error)
+        except PtyguardError as error:
+            if self._loop.clock() - self._lost_at > RECONNECT_LIMIT_S:
+                self._end(LOST, error)
+            else:
+                self._loop.after(RECONNECT_PAUSE_S, self._reconnect)
+
+    def _end_lost_session(self, error):
+        """It may have ended in between: then its status is there, and perhaps output."""
+        try:
+            channel = Channel(self._backend, self._paths)
+            facts = channel.request("resolve", target="@" + self._session["id"])["session"]
+            channel.close()
+        except PtyguardError:
+            self._end(LOST, error)
+            return
+        self._session = facts
+        if facts["state"] != "ended":
+            self._end(LOST, error)
+            return
+        if self._offset is not None and facts["offsets"]:
+            self._catch_up()
+        self._end(ENDED)
+
+    def _catch_up(self):
+        channel = Channel(self._backend, self._paths)
+        try:
+            ok = channel.request("read", target="@" + self._session["id"], offset=self._offset)
+            self._write(channel.take_data(ok["size"]))
+        except PtyguardError as error:
+            self._note(error.message)
+        finally:
+            channel.close()
+
+    # -- stdout --------------------------------------------------------------------------------------
+
+    def _write(self, data):
+        """Write now what goes, keep the rest (a copy)."""
+        view = memoryview(data)
+        if view:
+            self._ends_line = view[-1] == 10
+        if not self._output:
+            view = self._write_some(view)
+        if view:
+            self._output.append(memoryview(bytes(view)))
+            self._output_bytes += len(view)
+
+    def _write_some(self, view):
+        """What is left of `view` once stdout takes no more."""
+        try:
+            while view and self._is_writable():
+                self._is_writing = True
+                sent = os.write(1, view[:WRITE_BYTES])
+                self._is_writing = False
+                view = view[sent:]
+        except _Interrupted:
+            pass
+        except OSError:                 # EIO: the terminal is gone; EPIPE: the reader is
+            self._end(HUNG_UP)
+            return view[len(view):]
+        finally:
+            self._is_writing = False
+        return view
+
+    def _is_writable(self):
+        return bool(self._stdout_poller.poll(0))
+
+    def _on_stdout(self, _bits):
+        while self._output:
+            before = self._output[0]
+            rest = self._write_some(before)
+            self._output_bytes -= len(before) - len(rest)
+            if rest:
+                self._output[0] = rest
+                break
+            del self._output[0]
+        self._update()
+
+    def _update(self):
+        """What is watched, by what waits: the one place that says so."""
+        self._loop.change(1, WRITABLE if self._output else 0)
+        if self._has_stdin:
+            self._loop.change(0, READABLE if len(self._input) < INPUT_PENDING_MAX else 0)
+        if self._channel is not None:
+            bits = READABLE if self._output_bytes < OUTPUT_PENDING_MAX else 0
+            self._loop.change(self._channel.fileno(), bits | (WRITABLE if self._outgoing else 0))
+
+    def _finish_output(self):
+        """Everything that came is written, unless whoever reads it is gone or stuck."""
+        if self._outcome.kind == HUNG_UP:
+            return
+        deadline = None if self._outcome.kind == ENDED else self._loop.clock() + FLUSH_LIMIT_S
+        poller = self._stdout_poller
+        outcome = self._outcome
+        while self._output and self._outcome is outcome:
+            left = None if deadline is None else deadline - self._loop.clock()
+            if left is not None and left <= 0 or not poller.poll(left):
+                break
+            rest = self._write_some(self._output.pop(0))
+            if rest:
+                self._output.insert(0, rest)
+            if {"SIGHUP", "SIGTERM", "SIGINT"} & set(self._read_signals()):
+                break
+
+    def _undo_modes(self):
+        """Undo in the terminal what the session had switched on, and nothing else."""
+        if not self._has_terminal_out or self._outcome.kind == HUNG_UP or self._offset is None:
+            return
+        try:
+            channel = Channel(self._backend, self._paths, timeout_s=2.0)
+            ok = channel.request("read", 2.0, target="@" + self._session["id"])
+            history = channel.take_data(ok["size"])
+            channel.close()
+        except (PtyguardError, EOFError, OSError):
+            return                      # nobody can tell what is on; `reset` helps
+        modes = Modes()
+        modes.feed(history[:max(0, self._offset - ok["offset"])])
+        self._output = []
+        # What is said next begins a line of its own.
+        self._write(modes.undo() + (b"" if self._ends_line or modes.is_alternate else b"\r\n"))
+
+    # -- stdin ------------------------------------------------------------------------------------------
+
+    def _on_stdin(self, bits):
+        try:
+            data = os.read(0, INPUT_PENDING_MAX) if bits & (READABLE | FAILED) else b""
+        except OSError:
+            data = b""
+        if not data:
+            self._on_stdin_end()
+        elif self._matcher is None:
+            self._input += data
+        else:
+            forward, is_detach, _ = self._matcher.feed(data)
+            self._input += forward
+            self._await_rest_of_escape()
+            if is_detach:
+                self._end(DETACHED)
+        self._send_input()
+
+    def _on_stdin_end(self):
+        self._loop.forget(0)
+        self._has_stdin = False
+        if self._is_interactive:
+            self._end(HUNG_UP)          # the terminal is gone
+        else:
+            self._owes_end_of_input = True
+
+    def _await_rest_of_escape(self):
+        if self._escape_timer is not None:
+            self._escape_timer.cancel()
+            self._escape_timer = None
+        if self._matcher.is_holding_escape:
+            self._escape_timer = self._loop.after(ESCAPE_PATIENCE_S, self._give_up_escape)
+
+    def _give_up_escape(self):
+        self._input += self._matcher.flush()
+        self._send_input()
+
+    def _send_input(self):
+        """Hand to the daemon what it takes now; the rest waits here, then in stdin."""
+        if self._read_only:
+            self._input.clear()
+        if self._channel is not None:
+            try:
+                self._send_outgoing()
+            except (EOFError, OSError):
+                pass                    # the daemon is gone; reading tells so too
+        self._update()
+
+    def _send_outgoing(self):
+        while True:
+            if not self._outgoing and self._input:
+                self._outgoing = frames.raw_frames(frames.INPUT, self._input)
+                self._input.clear()
+            elif not self._outgoing and self._owes_end_of_input:
+                self._owes_end_of_input = False
+                self._outgoing = self._channel.frame_request("end_input")
+            if not self._outgoing:
+                return
+            sent = self._channel.send_now(self._outgoing)
+            if not sent:
+                return
+            self._outgoing = self._outgoing[sent:]
+
+    def _ask(self, verb, **fields):
+        """A request whose reply nobody awaits."""
+        if self._channel is not None:
+            self._outgoing += self._channel.frame_request(verb, **fields)
+            self._send_input()
+
+    # -- signals -----------------------------------------------------------------------------------------
+
+    def _on_handler(self):
+        if self._is_writing:
+            raise _Interrupted          # leave the blocked write; the byte tells which it was
+
+    def _on_signal(self, _bits):
+        for name in self._read_signals():
+            if name in ("SIGHUP", "SIGTERM"):
+                self._end(HUNG_UP)
+            elif name in ("SIGINT", "SIGQUIT"):
+                # Without raw mode Ctrl-C comes to us: the program is who was meant.
+                self._ask("kill", target="@" + self._session["id"],
+                          signal=self._backend.signal_number(name))
+            elif name == "SIGWINCH" and self._size():
+                self._ask("size", size=self._size())
+            elif name == "SIGTSTP":
+                self._suspend()
+
+    def _suspend(self):
+        """Stopped from outside: the shell gets its terminal, we get ours back later."""
+        if self._saved is not None:
+            self._backend.leave_raw(0, self._saved)
+        self._backend.stop_self()
+        if self._saved is not None:
+            self._saved = self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
+        if self._size():
+            self._ask("size", size=self._size())
+
+
+def paintable(history, end_offset):
+    """What of `history`, which ends at `end_offset`, may be sent to a terminal: from a safe
+    place on, in the modes that hold there, and nothing that makes the terminal answer."""
+    cut = max(0, len(history) - PAINTED_BYTES_MAX)
+    tail = history[cut:]
+    modes = Modes()
+    if len(tail) < end_offset:          # something lies before it
+        modes.feed(history[:cut])
+        skipped = safe_start(tail)
+        modes.feed(tail[:skipped])
+        tail = tail[skipped:]
+    return modes.redo() + without_queries(tail)

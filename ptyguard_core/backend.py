@@ -1,0 +1,275 @@
+"""Backend: the contract that ptyguard_posix.py and ptyguard_win.py both keep.
+
+The house asks the operating system for nothing but what is named here; the
+front door picks the module, everyone else is handed it as `backend`.  The class
+below is never instantiated: it is the list of names, parameters, units and
+errors, and tests/test_backend_contract.py reads both modules against it.
+
+What it does not promise, so that a pseudo-console fits behind it too: that the
+daemon reads the terminal itself (there the guard pumps into the ring), that a
+handle travels by descriptor passing, that a signal exists (a graceful stop is
+a message), that a path is a socket.
+
+Units: seconds are floats with the suffix `_s`, sizes are bytes, terminal sizes
+are (cols, rows).  A process is a pid plus its start time, an opaque integer
+that differs for two processes that ever had the same pid.
+"""
+
+# Readiness bits, as epoll(7) and poll(2) number them: no conversion on the hot path.
+READABLE = 1
+WRITABLE = 4
+FAILED = 8 | 16 | 32           # error, hang-up, not open
+
+# What `read_terminal` answers besides a count of bytes.
+NOTHING_YET = 0
+LET_GO = -1                    # no program has the terminal open any more
+
+
+class Paths:
+    """Where things are, for one user on one host; strings, absolute."""
+
+    def __init__(self, root, state, place):
+        self.root = root                                # what PTYGUARD_DIR names
+        self.state = state                              # this host's part of it
+        self.place = place                              # sockets and locks
+        self.client_socket = place + "/client.sock"
+        self.guard_socket = place + "/guard.sock"
+        self.start_lock = place + "/start.lock"
+        self.guard_lock = place + "/guard.lock"
+        self.daemon_lock = place + "/daemon.lock"
+        self.daemon_log = state + "/daemon.log"
+        self.guard_log = state + "/guard.log"
+        self.copies = state + "/bin"
+
+
+class Process:
+    """One row of the process table."""
+
+    __slots__ = ("pid", "parent", "group", "session", "terminal", "start", "is_zombie")
+
+    def __init__(self, pid, parent, group, session, terminal, start, is_zombie):
+        self.pid = pid
+        self.parent = parent
+        self.group = group
+        self.session = session
+        self.terminal = terminal        # device number of the controlling terminal, or 0
+        self.start = start
+        self.is_zombie = is_zombie
+
+
+class Spawned:
+    """A child on its way: `status` tells, at its end of file, whether exec worked."""
+
+    __slots__ = ("pid", "start", "master", "slave", "status")
+
+    def __init__(self, pid, start, master, slave, status):
+        self.pid = pid
+        self.start = start
+        self.master = master            # descriptors: the receiver of this owns them
+        self.slave = slave
+        self.status = status
+
+
+class Backend:
+    """The names both modules have.  See the module's docstring."""
+
+    # -- places and identities ---------------------------------------------------
+    def find_paths(explicit=None):
+        """The `Paths` for this user; directories are made, private, or refused.
+
+        `explicit` wins over PTYGUARD_DIR.  Raises StateUnusable with the reason.
+        """
+
+    def user_id():
+        """An integer that names the user; only the same user may talk to us."""
+
+    def user_home():
+        """The user's home by the user database, or None."""
+
+    def user_shell():
+        """The user's login shell, absolute."""
+
+    def boot_id():
+        """A text that changes with every boot of this host."""
+
+    def check_private(path):
+        """Raise StateUnusable unless `path` is a directory of ours that nobody else enters."""
+
+    # -- processes ----------------------------------------------------------------
+    def process_start(pid):
+        """The start time of the living process `pid`, or None; a zombie is dead."""
+
+    def process_table():
+        """All processes that can be seen, as a list of `Process`."""
+
+    def process_facts(pid):
+        """What can be seen of a process, for people: a dict with `command`, `cwd`, `argv`
+        where they are known."""
+
+    def signal_process(pid, start, signum):
+        """Send a signal to exactly that process; False when it is gone.
+
+        With `signum` 0 only asks.  Never signals a recycled pid.
+        """
+
+    def signal_group(group, signum):
+        """Signal a process group; False when nobody was there (or all not ours)."""
+
+    def signal_number(name):
+        """The number of `SIGHUP`, `HUP`, `hup` or `1`; None when there is none."""
+
+    def signal_name(number):
+        """`SIGHUP` for 1; a name is made up for numbers without one."""
+
+    def decode_status(raw):
+        """(code, signal number) of what the system reported; one of them is None."""
+
+    def reap_children():
+        """(pid, raw exit status) of every child of ours that has ended; never blocks."""
+
+    def watch_process(pid, start):
+        """A descriptor that becomes readable at that process's end, or None if
+        this system has no such thing.  Not only for children."""
+
+    def launch(argv, environment, descriptors, log_path, detach):
+        """Run `argv` with null and log as its stdio; return its pid.
+
+        `descriptors` become 3, 4, ... there; everything else is closed.  With
+        `detach` it is nobody's child and leads its own session.  OSError with
+        the errno of a failed exec.
+        """
+
+    def try_program(argv, timeout_s):
+        """Whether `argv` runs and ends with status 0 within the time."""
+
+    def own_limits():
+        """The caller's soft limits, umask and nice value, for a new session:
+        a dict with `limits` (list of "NAME=VALUE"), `umask`, `nice`."""
+
+    def raise_descriptor_limit():
+        """Raise the number of descriptors to what we may; returns it."""
+
+    def close_from(first):
+        """Close every descriptor from `first` up."""
+
+    def ensure_standard_streams():
+        """Open the null device for each of 0, 1, 2 that is closed."""
+
+    # -- sessions -------------------------------------------------------------------
+    def spawn_session(argv, executable, environment, cwd, size, echo, umask, nice, limits):
+        """Start a child as leader of a new terminal of `size`; return `Spawned`.
+
+        Bytes throughout; `environment` is a dict.  exec is tried after return:
+        read `Spawned.status` to its end (`decode_exec_status`).  OSError with
+        `.stage` "terminal" or "fork" when it did not get that far.
+        """
+
+    def decode_exec_status(data):
+        """None when exec worked, else (stage, errno); stages `cwd`, `exec`, `setup`."""
+
+    def reopen_slave(master):
+        """A new slave descriptor of that terminal, so that it outlives its programs."""
+
+    def read_terminal(master, view):
+        """Read into `view`: a count, NOTHING_YET or LET_GO.  Never blocks."""
+
+    def write_terminal(master, data):
+        """Write what fits now; the count, 0 for none, LET_GO when nobody can read it."""
+
+    def resize_terminal(master, size):
+        """Set the size; programs are told when it differs."""
+
+    def terminal_size(descriptor):
+        """(cols, rows) or None when it is no terminal or has none."""
+
+    def foreground_group(master):
+        """The foreground process group, or None."""
+
+    def end_of_input(master):
+        """The byte that means end of input while in canonical mode, else None."""
+
+    def terminal_device(master):
+        """The device number that `Process.terminal` shows for its programs, or 0."""
+
+    # -- memory ---------------------------------------------------------------------
+    def make_memory(size):
+        """A descriptor of `size` bytes of zeroed memory without a name, fully backed."""
+
+    def map_memory(descriptor):
+        """A writable buffer over all of it, shared; `.close()` unmaps."""
+
+    # -- sockets and locks -------------------------------------------------------------
+    def listen(path):
+        """A listening socket at `path`, private from birth, non-blocking.
+
+        Whoever calls holds the lock that makes the path theirs: a dead socket
+        there is removed, anything that is not a socket of ours is refused.
+        """
+
+    def connect(path, timeout_s):
+        """A connected socket, or OSError; TimeoutError is not a refusal."""
+
+    def accept(listener):
+        """A connected, non-blocking socket with room for bulk output, or OSError."""
+
+    def socket_pair():
+        """Two connected sockets, non-blocking."""
+
+    def adopt_socket(descriptor):
+        """The socket object of a descriptor that was passed to us; owns it."""
+
+    def peer_user(sock):
+        """The user id behind a connection (of whoever called listen, seen from the client)."""
+
+    def send_descriptors(sock, data, descriptors):
+        """Like send, descriptors travel with the first byte; returns the count sent."""
+
+    def receive_descriptors(sock, limit):
+        """(data, descriptors, is_whole); the descriptors are ours, close-on-exec."""
+
+    def try_lock(path, purpose, shared=False):
+        """Take the kernel lock of that file: a descriptor, or None when held.
+
+        Released by closing it or by death, inherited by nobody.  The holder's
+        pid and purpose are written inside for error messages only.
+        """
+
+    def lock_holder(path):
+        """What the holder wrote there, for an error message; "" when nothing is known."""
+
+    # -- readiness ------------------------------------------------------------------------
+    def make_poller(any_file=False):
+        """An object with register(fd, bits), modify, unregister, poll(timeout_s).
+
+        `poll` gives (fd, bits) pairs; None waits for ever.  `any_file`: it also
+        takes regular files and /dev/null, which epoll refuses.
+        """
+
+    def poller_name():
+        """epoll, poll, ...: for the log's banner."""
+
+    def watch_signals(names, act=None):
+        """Turn signals into bytes on a descriptor: (descriptor, read function).
+
+        The read function returns the names that came, without blocking.  `act()`
+        is called in the signal handler too: it may raise, to leave a blocked call.
+        """
+
+    def ignore_signals(names):
+        """Ignore these signals from now on."""
+
+    # -- a human's terminal ---------------------------------------------------------------------
+    def enter_raw(descriptor, keep_output):
+        """Make it raw and return what `leave_raw` needs.
+
+        `keep_output`: output processing stays, for when our stdout goes elsewhere.
+        """
+
+    def leave_raw(descriptor, saved):
+        """Put it back; never stops us, never blocks."""
+
+    def is_foreground(descriptor):
+        """Whether we may read from that terminal now."""
+
+    def stop_self():
+        """Stop as Ctrl-Z would; returns when continued."""

@@ -1,0 +1,233 @@
+"""Connection: one client of the daemon, as a socket, a decoder and a cursor.
+
+There is no output queue for terminal output: the ring is the queue.  What is sent
+is always one of three things, in this order:
+
+1. the rest of an OUTPUT frame already begun, straight from the ring's memory;
+2. control frames and history waiting in `out`;
+3. a new OUTPUT frame from the cursor, header and ring in one sendmsg.
+
+Rule 1: framing never breaks.  Before output overwrites the unsent rest of a begun
+        frame, that rest (one frame at most) is copied aside.
+Rule 2: it never blocks, and one turn sends a bounded amount.
+Rule 3: a client that does not read its replies is not listened to.
+"""
+
+from collections import deque
+
+from . import frames
+from .backend import FAILED, READABLE, WRITABLE
+from .errors import ProtocolError
+
+FRAMES_A_TURN = 8               # half a MiB; then others have their turn
+RECEIVE_BYTES = 64 * 1024
+OUT_MAX = 1 << 20               # rule 3
+
+
+class Connection:
+    """`owner` (the daemon) is told: on_frame, on_buffered, on_progress,
+    on_caught_up, on_gap, on_protocol_error, on_close; and asked: is_input_full."""
+
+    def __init__(self, owner, loop, sock):
+        self.is_open = True
+        self.has_said_hello = False
+        self.hello = {}
+        self.session = None             # the one that is read here
+        self.cursor = None
+        self.sends = None               # the send whose body is awaited here
+        self.is_exit_told = False
+        self.has_fallen = False         # output it has not read has been overwritten
+        self.started_at = loop.clock()
+        self._owner = owner
+        self._loop = loop
+        self._sock = sock
+        self._decoder = frames.Decoder(frames.FROM_CLIENT)
+        self._out = deque()
+        self._out_bytes = 0
+        self._frame_head = b""          # unsent header bytes of the begun OUTPUT frame
+        self._frame_end = None          # where that frame ends; None: none is begun
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), self._on_ready, READABLE)
+
+    @property
+    def buffered_bytes(self):
+        """Memory that this client costs, rings apart."""
+        return self._decoder.buffered_bytes + self._out_bytes
+
+    def accept_hello(self, fields):
+        """From here on frames may have their full size."""
+        self.has_said_hello = True
+        self.hello = fields
+        self._decoder.control_max = frames.CONTROL_BYTES_MAX
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def send(self, type_, **fields):
+        """Queue one control frame; it goes out at the end of this turn at the latest."""
+        self._queue(frames.control(type_, fields))
+
+    def send_raw(self, type_, data):
+        """Queue bytes as raw frames (not OUTPUT); `data` is copied."""
+        self._queue(frames.raw_frames(type_, data))
+
+    def _queue(self, data):
+        if not self.is_open:
+            return
+        if not self._out and self._frame_end is None:
+            self._loop.soon(self.flush)
+        self._out.append(memoryview(data))
+        self._out_bytes += len(data)
+
+    def follow(self, session, cursor):
+        """Read `session` from `cursor` on; the cursor is ours now."""
+        self.session, self.cursor = session, cursor
+        cursor.owner = self
+        self.is_exit_told = False
+        self.has_fallen = False
+
+    def unfollow(self):
+        """Stop reading; the frame that is begun is still completed."""
+        if self.cursor is not None:
+            self._copy_aside()
+        self.session = self.cursor = None
+
+    def before_overwrite(self, start):
+        """Everything below offset `start` is about to be overwritten (rule 1)."""
+        if self.cursor.offset < start:
+            if self._frame_end is not None:
+                self._copy_aside()
+            if self.cursor.offset < start:
+                self.has_fallen = True
+
+    def _copy_aside(self):
+        if self._frame_end is None:
+            return
+        rest = self._frame_head + self.session.ring.read(
+            self.cursor.offset, self._frame_end - self.cursor.offset)
+        self._out.appendleft(memoryview(rest))
+        self._out_bytes += len(rest)
+        self.cursor.offset = self._frame_end
+        self._frame_end = None
+
+    def flush(self):
+        """Send what the socket takes, a bounded amount."""
+        if not self.is_open:
+            return
+        before = self.cursor.offset if self.cursor else 0
+        try:
+            is_more = self._send_some()
+        except OSError as error:
+            self.close(f"sending failed: {error.strerror}")
+            return
+        if is_more is not None:
+            self._loop.change(self._sock.fileno(), self._interest(is_more))
+        if self.cursor and self.cursor.offset != before:
+            self._owner.on_progress(self)
+
+    def _send_some(self):
+        """True when more waits for the socket, None when this connection closed."""
+        try:
+            for _ in range(FRAMES_A_TURN):
+                if self._frame_end is not None:
+                    self._send_frame()
+                elif self._out:
+                    self._send_out()
+                elif not self._begin():
+                    return False if self.is_open else None
+        except BlockingIOError:
+            pass
+        return True
+
+    def _send_frame(self):
+        cursor = self.cursor
+        views = self.session.ring.views(cursor.offset, self._frame_end - cursor.offset)
+        sent = self._sock.sendmsg([self._frame_head, *views])
+        in_head = min(sent, len(self._frame_head))
+        self._frame_head = self._frame_head[in_head:]
+        cursor.offset += sent - in_head
+        if cursor.offset == self._frame_end:
+            self._frame_end = None
+
+    def _send_out(self):
+        head = self._out[0]
+        sent = self._sock.send(head)
+        self._out_bytes -= sent
+        if sent < len(head):
+            self._out[0] = head[sent:]
+        else:
+            self._out.popleft()
+
+    def _begin(self):
+        """Begin the next OUTPUT frame, or queue what follows the last; False: nothing to send."""
+        cursor = self.cursor
+        if cursor is None:
+            return False
+        if self.has_fallen:
+            self.has_fallen = False
+            self._owner.on_gap(self)
+            return bool(self._out) or self.cursor is not None
+        end = self.session.ring.end_offset if self.session.ring else cursor.offset
+        if cursor.offset < end:
+            self._frame_end = min(end, cursor.offset + frames.RAW_BYTES_MAX)
+            self._frame_head = frames.output_header(self._frame_end - cursor.offset, cursor.offset)
+            return True
+        cursor.is_lagged = False
+        if not self.is_exit_told:
+            self._owner.on_caught_up(self)
+        return bool(self._out)
+
+    def _interest(self, is_more):
+        bits = WRITABLE if is_more else 0
+        if self._out_bytes <= OUT_MAX and not self._owner.is_input_full(self):
+            bits |= READABLE
+        return bits
+
+    def update_interest(self):
+        """Whether this client is listened to may have changed."""
+        if self.is_open:
+            self._loop.change(self._sock.fileno(), self._interest(
+                self._frame_end is not None or bool(self._out)))
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    def _on_ready(self, bits):
+        if bits & WRITABLE:
+            self.flush()
+        if self.is_open and bits & (READABLE | FAILED):
+            self._receive()
+
+    def _receive(self):
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(f"receiving failed: {error.strerror}")
+            return
+        if not data:
+            self.close("closed by the client")
+            return
+        try:
+            for type_, _, payload in self._decoder.frames(data):
+                self._owner.on_frame(self, type_, payload)
+                if not self.is_open:
+                    return
+        except ProtocolError as error:
+            self._owner.on_protocol_error(self, error)
+            return
+        self._owner.on_buffered(self)
+        self.update_interest()
+
+    def close(self, reason):
+        """Close at once; what is queued is gone.  Idempotent."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._loop.forget(self._sock.fileno())
+        self._sock.close()
+        self._owner.on_close(self, reason)
+
+    def close_after_flush(self, reason):
+        """Try to get out what is queued, once, then close."""
+        self.flush()
+        self.close(reason)

@@ -1,0 +1,1147 @@
+"""Daemon: clients times sessions, one thread, one readiness loop.
+
+It reads each terminal straight into its ring and sends each client what lies
+between that client's cursor and the end.  It may die at any instruction: what must
+not be lost is with the guard (terminals, rings, exit statuses, metadata as an
+opaque blob) or on disk (the registry).
+
+Rule 1: there is no way to start but to adopt.  The guard gives the table; until its
+        GO everything is rehearsal, and nothing in a ring is touched.
+Rule 2: a terminal is read only while daemon.lock is held.
+Rule 3: what may be read, and for whom it waits, is `Session.room`; what a
+        descriptor is watched for is `_update_terminal`; nobody else decides that.
+Rule 4: nothing slow happens here: no subprocess, no name service, no file but the
+        registry's small writes and the log.
+
+When the guard dies, this process still holds the terminals: it serves on, sees to
+it that a new guard comes up, and deposits everything there.
+"""
+
+import json
+import os
+import time
+
+from . import frames, guardwire as wire, requests
+from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
+from .connection import Connection
+from .errors import (LimitReached, PtyguardError, RingCorrupt, StateUnusable, Unreachable,
+                     UsageError)
+from .journal import Journal
+from .link import Link
+from .loop import Loop
+from .registry import Registry, expired, lost, shape_fault
+from .ring import Ring
+from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
+                      NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWNED, STARTING, Session)
+from .supervise import launch_guard
+from .terminal import QueryAnswerer
+from .tree import Killing
+from .version import OURS
+
+LOCK_WAIT_S = 10.0             # for a killed predecessor's daemon.lock to be released
+HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
+ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
+ACCEPTS_A_TURN = 16
+GUARD_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+GUARD_WAIT_S = 10.0            # a start may wait this long for a new guard
+NUDGE_S = 0.05                 # between the two sizes, so that both are seen
+IDLE_EXIT_S = 3600.0
+SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
+KEPT_OUTPUT_BYTES = 32 << 20
+_FROM_RESTORE_BYTES = 64 * 1024     # what a lagged client is painted from
+
+
+class Offered:
+    """One session as the guard gave it, before GO."""
+
+    def __init__(self, fields, descriptors):
+        self.fields = fields
+        self.descriptors = descriptors      # ours: [ring] or [ring, master]
+
+
+class Daemon:
+    """All of it: one object, one loop."""
+
+    def __init__(self, backend, paths, settings, journal, program):
+        self.backend = backend
+        self.paths = paths
+        self.settings = settings
+        self.program = program              # (interpreter, binary), for a new guard
+        self.log = journal
+        self.loop = Loop(backend.make_poller(), time.monotonic)
+        self.wall_clock = time.time
+        self.sessions = {}                  # id -> Session
+        self.clients = set()
+        self.registry = None
+        self.link = None
+        self.guard_facts = {}
+        self.instance = os.urandom(8).hex()
+        self.started_at = time.time()
+        self.sessions_max = int(settings.get("sessions-max", SESSIONS_MAX))
+        self.clients_max = int(settings.get("clients-max", frames.CLIENTS_MAX))
+        self.idle_exit_s = float(settings.get("idle-exit", IDLE_EXIT_S))
+        self._offers = {}                   # id -> Offered, during rehearsal
+        self._fresh = set()                 # ids in the latest table
+        self._listener = None
+        self._lock = None
+        self._is_serving = False
+        self._has_said_ready = False
+        self._is_leaving = False
+        self._buffered = {}                 # client -> bytes, for the sum
+        self._buffered_total = 0
+        self._waiters = {}                  # (what, session id) -> callables
+        self._sends = {}                    # session id -> Sends, the first has its turn
+        self._killings = {}                 # session id -> (Killing, callables)
+        self._answerers = {}                # session id -> QueryAnswerer
+        self._progress_timers = {}
+        self._left = []                     # (clients still to leave, callable)
+        self._guard_waiters = []
+        self._guard_tries = 0
+        self._guard_start = None            # (start.lock, report descriptor)
+        self._idle_timer = None
+
+    # -- the guard ------------------------------------------------------------------------
+
+    def open(self, link_descriptor):
+        """Take the link that the guard gave us and rehearse."""
+        self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
+        fd, self._read_signals = self.backend.watch_signals(("SIGTERM", "SIGCHLD"))
+        self.loop.watch(fd, self._on_signal, READABLE)
+        self._use_link(self.backend.adopt_socket(link_descriptor))
+
+    def _use_link(self, sock):
+        sock.setblocking(False)
+        self.link = Link(self.backend, self.loop, sock, self._on_guard_message, self._on_guard_end)
+
+    def _on_signal(self, _bits):
+        names = self._read_signals()
+        self.backend.reap_children()        # a guard's launcher, when we had to start one
+        if "SIGTERM" in names and not self._is_leaving:
+            self.log("signal", name="SIGTERM")
+            self._leave()
+
+    def _on_guard_message(self, _link, message):
+        act = self._GUARD_VERBS.get(message.type)
+        if act is None:
+            _close(message.descriptors)
+            return
+        act(self, message)
+
+    def _hear_welcome(self, message):
+        self.guard_facts = message.fields
+        if message.descriptors:
+            if self._listener is not None:
+                self.loop.forget(self._listener.fileno())
+                self._listener.close()
+            self._listener = self.backend.adopt_socket(message.descriptors[0])
+            self.loop.watch(self._listener.fileno(), self._on_connection,
+                            READABLE if self._is_serving else 0)
+
+    def _hear_session(self, message):
+        id_ = message.bytes("session").decode("ascii")
+        self._fresh.add(id_)
+        offer = self._offers.get(id_)
+        if offer is None or message.descriptors:
+            offer = self._offers[id_] = Offered(message.fields, message.descriptors or [])
+            text = None if message.descriptors is not None else "descriptors did not arrive"
+            self.link.send(wire.ADOPTED, session=id_, text=text)
+        else:
+            offer.fields = message.fields
+        if self._is_serving and id_ not in self.sessions:
+            self._adopt(id_, self._offers.pop(id_))
+
+    def _hear_table_end(self, _message):
+        if not self._has_said_ready:
+            self._has_said_ready = True
+            self._fresh = set()
+            self.link.send(wire.READY, version=OURS, pid=os.getpid())
+
+    def _hear_go(self, _message):
+        self._take_lock(self.loop.clock() + LOCK_WAIT_S)
+
+    def _take_lock(self, deadline):
+        """A predecessor that was killed a moment ago may not be gone entirely."""
+        self._lock = self.backend.try_lock(self.paths.daemon_lock, "daemon")
+        if self._lock is None:
+            if self.loop.clock() > deadline:
+                raise StateUnusable(f"{self.paths.daemon_lock} is held: "
+                                    + self.backend.lock_holder(self.paths.daemon_lock))
+            self.loop.after(0.002, lambda: self._take_lock(deadline))
+            return
+        self._serve()
+
+    def _serve(self):
+        """The terminals are ours now: adopt, reconcile with the records, listen."""
+        self.registry = Registry(self.paths.state, self.wall_clock, lambda: os.urandom(6).hex(),
+                                 self.log)
+        records = self._load_records()
+        for id_, offer in list(self._offers.items()):
+            if id_ in self._fresh:
+                self._adopt(id_, offer)
+            else:
+                _close(offer.descriptors)
+        self._offers = {}
+        self._is_serving = True
+        self._take_over_records(records)
+        self.log("serving", sessions=len(self.sessions),
+                 recovered=sum(s.ring.recovered_bytes for s in self.sessions.values() if s.ring))
+        # Clients first: holders are to be back at their offsets before output moves.
+        if self._listener is not None:
+            self._on_connection(READABLE)
+            self.loop.change(self._listener.fileno(), READABLE)
+        for session in list(self.sessions.values()):
+            self._resume(session)
+        self._watch_idleness()
+
+    def _load_records(self):
+        try:
+            return self.registry.load()
+        except StateUnusable as error:      # sessions matter more than records of ended ones
+            self.log("records_not_loaded", error=error.message)
+            return {}
+
+    def _take_over_records(self, records):
+        """Sessions that only the disk knows: ended ones, and those that are lost."""
+        gone = dict(lost(records, self.sessions, self.backend.boot_id()))
+        for id_, record in records.items():
+            if id_ in self.sessions:
+                continue
+            session = self.sessions[id_] = Session(record)
+            if id_ in gone:
+                session.happen(GUARD_LOST_IT)
+                record.update(ended_at=self.wall_clock(), reason=gone[id_])
+                self.log("session_lost", session=id_, name=record["name"], reason=gone[id_])
+                self._save(session)
+
+    # -- adopting a session -----------------------------------------------------------------------
+
+    def _adopt(self, id_, offer):
+        fields = offer.fields
+        record, holders = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
+        record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
+        session = self.sessions[id_] = Session(record)
+        self._open_ring(session, offer)
+        if session.ring is None:
+            session.record["state"] = RUNNING if not fields.get("exited") else QUARANTINED
+            session.happen(HELD_UNOPENED)
+            self.log("session_held_unopened", session=id_)
+        else:
+            if session.state in (STARTING, QUARANTINED):
+                session.happen(SPAWNED)
+            session.awaited_holders = holders if session.is_living else 0
+            if fields.get("input") and session.master >= 0:
+                session.enqueue(fields["input"])
+        if fields.get("exited"):
+            self._note_exit(session, fields)
+        elif session.state == DRAINING:     # its exit was known to a guard that is gone
+            session.record["state"] = RUNNING
+        self._save(session)
+
+    def _open_ring(self, session, offer):
+        """Map and recover; on failure the descriptors are closed and `ring` stays None."""
+        descriptors = offer.descriptors
+        if not descriptors or offer.fields.get("quarantined"):
+            _close(descriptors)
+            return
+        try:
+            session.memory = self.backend.map_memory(descriptors[0])
+            session.ring = Ring.adopt(session.memory)
+        except (OSError, ValueError, RingCorrupt) as error:
+            self.log("ring_unusable", session=session.id, error=str(error))
+            _close(descriptors)
+            return
+        session.ring_fd = descriptors[0]
+        session.master = descriptors[1] if len(descriptors) > 1 else -1
+        if session.ring.recovered_bytes:
+            self.log("output_recovered", session=session.id, bytes=session.ring.recovered_bytes,
+                     end=session.ring.end_offset)
+
+    def _resume(self, session):
+        """Begin to read an adopted session, once its holders are back or had their time."""
+        if session.master >= 0:
+            self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
+        if session.awaited_holders:
+            self.loop.after(HOLDER_WAIT_S, lambda: self._stop_awaiting(session))
+        if session.state == DRAINING:
+            self._drain_soon(session)
+        else:
+            self._update_terminal(session)
+            self.write_input(session)
+
+    def _stop_awaiting(self, session):
+        if session.awaited_holders:
+            self.log("holders_missing", session=session.id, n=session.awaited_holders)
+            session.awaited_holders = 0
+            self._wake(session)
+
+    def _wake(self, session):
+        """Reading may go on: by the loop, or to the end."""
+        if session.state == DRAINING:
+            self._drain_soon(session)
+        else:
+            self._update_terminal(session)
+
+    # -- terminals ------------------------------------------------------------------------------------
+
+    def _update_terminal(self, session):
+        """What this terminal is watched for: the one place that says so."""
+        if session.master < 0 or not self._is_serving:
+            return
+        bits = 0
+        if session.state != DRAINING and session.may_read():
+            bits = READABLE
+        elif session.cursors and not session.room():
+            self._watch_progress(session)
+        if session.input and session.is_blocked:
+            bits |= WRITABLE
+        self.loop.change(session.master, bits)
+
+    def _on_terminal(self, session, bits):
+        if bits & WRITABLE:
+            self.write_input(session)
+        if bits & (READABLE | FAILED) and session.master >= 0:
+            self._pump(session, READS_ALONE if self.loop.ready_count == 1 else 1)
+            self._update_terminal(session)
+
+    def _pump(self, session, reads):
+        """Terminal to ring to clients; the last answer of the read."""
+        def before_commit(start):
+            for cursor in session.cursors:
+                if cursor.offset < start:
+                    cursor.owner.before_overwrite(start)
+
+        total, answer = session.pump(self.backend.read_terminal, before_commit, reads)
+        if total:
+            self._answer_queries(session, total)
+            for cursor in list(session.cursors):
+                cursor.owner.flush()
+        if answer == LET_GO and session.state == RUNNING:
+            self.log("terminal_let_go", session=session.id)
+        return answer
+
+    def _answer_queries(self, session, total):
+        """With no terminal attached, answer what a terminal would (C-213)."""
+        answerer = self._answerers.get(session.id)
+        if any(cursor.is_viewer for cursor in session.cursors):
+            if answerer is not None:
+                del self._answerers[session.id]
+            return
+        if answerer is None:
+            answerer = self._answerers[session.id] = QueryAnswerer()
+        end = session.ring.end_offset
+        for view in session.ring.views(max(session.ring.start_offset, end - total), total):
+            answer = answerer.answers(view)
+            if answer and not session.is_full():
+                session.enqueue(answer)
+        if session.input:
+            self.write_input(session)
+
+    def write_input(self, session):
+        """Type what the terminal takes, and watch for when it takes more."""
+        if session.master < 0:
+            session.drop_input()
+        elif session.input and self._is_serving:
+            was_full = session.is_full()
+            session.is_blocked = not session.write_input(
+                self.backend.write_terminal, lambda: self.backend.end_of_input(session.master))
+            self._update_terminal(session)
+            if was_full and not session.is_full():
+                self._listen_again(session)
+
+    def _listen_again(self, session):
+        for client in self.clients:
+            if client.session is session or (client.sends and client.sends.session is session):
+                client.update_interest()
+
+    def _watch_progress(self, session):
+        """Nobody may hold the program back for longer than it is allowed to."""
+        timer = self._progress_timers.get(session.id)
+        if timer is not None and timer.act is not None:
+            return
+        self._judge_progress(session)
+
+    def _judge_progress(self, session):
+        self._progress_timers.pop(session.id, None)
+        if session.ring is None or session.master < 0 or session.room():
+            return
+        lagging, next_at = session.watch_progress(self.loop.clock())
+        for cursor in lagging:
+            self.log("client_lagged", session=session.id, offset=cursor.offset,
+                     end=session.ring.end_offset, pid=cursor.owner.hello.get("pid"))
+            if cursor.hold == LEADER:
+                cursor.is_lagged = cursor.owner.has_fallen = True
+            else:
+                cursor.hold = NEVER
+        if lagging:
+            self._note_holders(session)
+            self._wake(session)
+        if next_at is not None:
+            self._progress_timers[session.id] = self.loop.at(
+                next_at, lambda: self._judge_progress(session))
+
+    # -- the end of a session ------------------------------------------------------------------------------
+
+    def _hear_exited(self, message):
+        session = self.sessions.get(message.bytes("session").decode("ascii"))
+        # A late notice of an older spawn never touches the newer one (C-108).
+        if session is None or message.number("spawn_number", 1) != session.record.get("spawn", 1):
+            return
+        if session.is_living and session.record["exit"] is None:
+            self._note_exit(session, message.fields)
+            self._save(session)
+            if session.state == DRAINING:
+                self._drain_soon(session)
+
+    def _note_exit(self, session, fields):
+        """The status is known, and at once visible; output may still be in the terminal."""
+        code, signum = (None, None)
+        session.raw_exit = (fields.get("status", 0), fields.get("status_known", 0),
+                            fields.get("exited_at_ms", 0))
+        if fields.get("status_known"):
+            code, signum = self.backend.decode_status(fields.get("status", 0))
+        else:
+            session.record["reason"] = "unknown (guard lost)"
+        session.record["exit"] = {
+            "code": code, "signal": None if signum is None else self.backend.signal_name(signum)}
+        session.record["ended_at"] = fields.get("exited_at_ms", 0) / 1000
+        session.happen(CHILD_EXITED)
+        session.drop_input()
+        if session.state == DRAINING and session.master < 0:
+            session.happen(DRAINED)
+        self.log("session_exit", session=session.id, name=session.name, code=code, signal=signum)
+
+    def _drain_soon(self, session):
+        self._update_terminal(session)      # from now on it is read from here, not by readiness
+        if not session.is_drain_due:
+            session.is_drain_due = True
+            self.loop.soon(lambda: self._drain(session))
+
+    def _drain(self, session):
+        """Read on until the terminal has nothing more, or for DRAIN_S of reading."""
+        session.is_drain_due = False
+        if session.state != DRAINING or session.master < 0 or not self._is_serving:
+            return
+        if session.awaited_holders:
+            return                          # _wake comes back here
+        if not session.room():
+            self._tell_ended(session)       # the slow one holds itself up, nobody else
+            self._watch_progress(session)
+            return
+        began = self.loop.clock()
+        answer = self._pump(session, READS_ALONE)
+        session.drain_left_s -= self.loop.clock() - began
+        if answer in (NOTHING_YET, LET_GO) or session.drain_left_s <= 0:
+            self._finish(session)
+        else:
+            self._drain_soon(session)
+
+    def _finish(self, session):
+        """Drained: let go of the terminal, tell everybody at their own place."""
+        self.loop.forget(session.master)
+        os.close(session.master)
+        session.master = -1
+        session.happen(DRAINED)
+        self._to_guard(wire.RELEASE_TERMINAL, session=session.id)
+        self._save(session)
+        self._tell_ended(session)
+        for cursor in list(session.cursors):
+            cursor.owner.flush()
+        self._prune()
+        self._watch_idleness()
+
+    def _tell_ended(self, session):
+        for act in self._waiters.pop(("end", session.id), ()):
+            act()
+
+    def on_caught_up(self, client):
+        """A client has everything up to the end: perhaps that is the end of all."""
+        session = client.session
+        if session.state not in (ENDED, QUARANTINED) or session.record["exit"] is None:
+            return
+        client.is_exit_told = True
+        client.send(frames.EVENT, event="exit", session=requests.describe(session),
+                    spawn=session.record.get("spawn", 1), offset=client.cursor.offset)
+
+    def _prune(self):
+        """What is past its keeping goes, oldest first; living sessions never."""
+        records = {id_: session.record for id_, session in self.sessions.items()}
+        for id_ in expired(records, self.wall_clock()):
+            self.forget(self.sessions[id_])
+        kept = sorted((s for s in self.sessions.values() if s.state == ENDED and s.ring),
+                      key=lambda s: s.record.get("ended_at") or 0)
+        total = sum(min(s.ring.end_offset, s.ring.capacity) for s in kept)
+        for session in kept:
+            if total <= KEPT_OUTPUT_BYTES:
+                break
+            if not session.cursors:
+                total -= min(session.ring.end_offset, session.ring.capacity)
+                self.log("kept_output_dropped", session=session.id)
+                self._release_ring(session)
+
+    def forget(self, session):
+        """Drop an ended session: its output, its record, its clients."""
+        for cursor in list(session.cursors):
+            client = cursor.owner
+            client.send(frames.EVENT, event="removed", session=session.name)
+            self.unfollow(client)
+        self._release_ring(session)
+        self.sessions.pop(session.id, None)
+        self._answerers.pop(session.id, None)
+        if self.registry is not None:
+            try:
+                self.registry.remove(session.id)
+            except StateUnusable as error:
+                self.log("record_not_removed", session=session.id, error=error.message)
+
+    def _release_ring(self, session):
+        if session.master >= 0:
+            self.loop.forget(session.master)
+            os.close(session.master)
+            session.master = -1
+        if session.ring is not None:
+            session.ring.release()
+            session.memory.close()
+            os.close(session.ring_fd)
+            session.ring = session.memory = None
+            session.ring_fd = -1
+            self._to_guard(wire.RELEASE, session=session.id)
+
+    # -- starting ----------------------------------------------------------------------------------------------
+
+    def new_id(self):
+        """An id that no session of ours has or had: 60 random bits."""
+        alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+        while True:
+            id_ = "".join(alphabet[byte % 32] for byte in os.urandom(12))
+            if id_ not in self.sessions:
+                return id_
+
+    def spawn(self, session, wanted):
+        """Ask the guard for the child; `when_started` tells how it went."""
+        self._with_guard(
+            lambda: self.link.ask(wire.SPAWN, lambda message: self._on_spawned(session, wanted, message),
+                                  session=session.id, blob=_blob(session), **wanted),
+            lambda: self._start_failed(session, Unreachable(
+                "the guard is gone and no new one came up", hint="ptyguard daemon log")))
+
+    def _on_spawned(self, session, wanted, message):
+        if message is None:
+            self._start_failed(session, Unreachable("the guard went away while it started the command",
+                                                    hint="ptyguard ls tells whether it runs"))
+        elif message.type != wire.SPAWNED or len(message.descriptors or ()) != 2:
+            _close(message.descriptors)
+            self._start_failed(session, requests.spawn_error(
+                wanted, message.text("stage"), message.number("errno"), message.text("text")))
+        else:
+            self._take_spawned(session, message)
+
+    def _take_spawned(self, session, message):
+        record = session.record
+        session.ring_fd, session.master = message.descriptors
+        session.memory = self.backend.map_memory(session.ring_fd)
+        session.ring = Ring.adopt(session.memory)
+        record.update(pid=message.number("pid"), pid_start=message.number("pid_start"))
+        session.happen(SPAWNED)
+        self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
+        try:
+            self.registry.write(record)
+        except (StateUnusable, UsageError) as error:
+            self._undo_start(session, error)
+            return
+        self._send_blob(session)
+        self._discard_older(session)
+        self._update_terminal(session)
+        self._watch_idleness()
+        self._tell_started(session, None)
+
+    def _undo_start(self, session, error):
+        """The record could not be written: no session without one (C-505)."""
+        self.log("start_undone", session=session.id, error=error.message)
+        self._update_terminal(session)
+        self.kill(session, 0.0, lambda failed: None if failed else self.forget(session))
+        self._tell_started(session, error)
+
+    def _discard_older(self, session):
+        """An ended session of the same name makes way for the new one (C-108)."""
+        for other in list(self.sessions.values()):
+            if other is not session and other.name == session.name and not other.is_living:
+                self.forget(other)
+
+    def _start_failed(self, session, error):
+        """Nothing is left behind."""
+        self.sessions.pop(session.id, None)
+        try:
+            self.registry.remove(session.id)
+        except StateUnusable as broken:
+            self.log("record_not_removed", session=session.id, error=broken.message)
+        self._tell_started(session, error)
+
+    def _tell_started(self, session, error):
+        for act in self._waiters.pop(("start", session.id), ()):
+            act(error)
+
+    def when_started(self, session, act):
+        """Call `act(error or None)` once the session has started or failed to."""
+        if session.state == STARTING:
+            self._waiters.setdefault(("start", session.id), []).append(act)
+        else:
+            act(None)
+
+    def when_ended(self, session, act):
+        """Call `act()` once the session's end is known and its output read, as far as
+        nobody's slowness delays that."""
+        if session.is_living and not (session.state == DRAINING and not session.room()):
+            self._waiters.setdefault(("end", session.id), []).append(act)
+        else:
+            act()
+
+    # -- what verbs need ------------------------------------------------------------------------------------------
+
+    def about(self):
+        """Facts of this daemon, for hello and status."""
+        return {"version": OURS, "protocol": [frames.PROTOCOL_MIN, frames.PROTOCOL_MAX],
+                "pid": os.getpid(), "pid_start": self.backend.process_start(os.getpid()),
+                "instance": self.instance, "started_at": self.started_at,
+                "host": os.path.basename(self.paths.state), "boot_id": self.backend.boot_id(),
+                "owner": "headless", "sessions": len(self.sessions),
+                "guard_version": self.guard_facts.get("version", b"").decode("ascii", "replace"),
+                "guard_pid": self.guard_facts.get("guard_pid") if self.link else None,
+                "binary": self.program[1], "interpreter": self.program[0], "update": None}
+
+    def follow(self, client, session, cursor):
+        """This client reads that session from its cursor on."""
+        client.follow(session, cursor)
+        session.add(cursor)
+        self._note_holders(session)
+        self._wake(session)
+        self.loop.soon(client.flush)
+
+    def unfollow(self, client):
+        """It reads no more; the program may be faster now, and of another size."""
+        session, cursor = client.session, client.cursor
+        if session is None:
+            return
+        client.unfollow()
+        session.remove(cursor)
+        if not self._is_leaving:
+            self._note_holders(session)
+            self.apply_size(session)
+            self._wake(session)
+
+    def when_left(self, clients, act):
+        """Call `act()` once all these connections have closed."""
+        waiting = {client for client in clients if client.is_open}
+        if waiting:
+            self._left.append((waiting, act))
+        else:
+            act()
+
+    def apply_size(self, session, nudge=False):
+        """Give the terminal the size that the policy wants; `nudge` makes an unchanged
+        one seen (C-202)."""
+        wanted = session.wanted_size()
+        if wanted is None or session.master < 0:
+            return
+        before = (session.record["size"]["cols"], session.record["size"]["rows"])
+        if wanted != before:
+            self.set_size(session, wanted)
+        elif nudge and wanted[1] > 1:
+            self.backend.resize_terminal(session.master, (wanted[0], wanted[1] - 1))
+            self.loop.after(NUDGE_S, lambda: self._set_recorded_size(session))
+
+    def _set_recorded_size(self, session):
+        if session.master >= 0:
+            size = session.record["size"]
+            self.backend.resize_terminal(session.master, (size["cols"], size["rows"]))
+
+    def set_size(self, session, wanted):
+        """Set and note a session's size."""
+        session.record["size"] = {"cols": wanted[0], "rows": wanted[1]}
+        self._set_recorded_size(session)
+        self._send_blob(session)
+        for cursor in session.cursors:
+            cursor.owner.send(frames.EVENT, event="resized", size=list(wanted))
+
+    def collect(self, session):
+        """Its status has been fetched (C-123)."""
+        if not session.is_living and not session.record.get("collected"):
+            session.record["collected"] = True
+            self._save(session)
+
+    def queue_send(self, send):
+        """Sends to one session take turns."""
+        turns = self._sends.setdefault(send.session.id, [])
+        turns.append(send)
+        if len(turns) == 1:
+            send.begin(send.session.ring.end_offset)
+
+    def note_send(self, send):
+        """It is this one's turn: its client may send the body."""
+        send.client.send(frames.EVENT, event="go", offset=send.offset)
+
+    def next_send(self, send):
+        """That one is over."""
+        turns = self._sends.get(send.session.id, [])
+        if send not in turns:
+            return
+        was_first = turns[0] is send
+        turns.remove(send)
+        if not turns:
+            del self._sends[send.session.id]
+        elif was_first:
+            if send.session.ring is None:
+                turns[0].failed()
+            else:
+                turns[0].begin(send.session.ring.end_offset)
+
+    def signal(self, session, signum):
+        """One signal to the foreground group and to the leader's own."""
+        groups = {session.record["pid"]}
+        if session.master >= 0:
+            groups.add(self.backend.foreground_group(session.master))
+        for group in groups - {None}:
+            self.backend.signal_group(group, signum)
+
+    def kill(self, session, grace_s, act):
+        """End the whole tree; `act(error or None)` when that is confirmed or given up."""
+        if session.id in self._killings:
+            self._killings[session.id][1].append(act)
+            return
+        terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
+        spared = [os.getpid()] + [self.guard_facts[k] for k in ("guard_pid",) if k in self.guard_facts]
+        killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
+                          self.loop.clock())
+        self._killings[session.id] = (killing, [act])
+        self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
+        self._step_killing(session)
+
+    def _step_killing(self, session):
+        killing, acts = self._killings[session.id]
+        is_gone = not session.is_living or session.record["exit"] is not None
+        next_at = killing.step(self.loop.clock(), is_gone)
+        if next_at is not None:
+            self.loop.at(next_at, lambda: self._step_killing(session))
+            return
+        del self._killings[session.id]
+        if killing.is_done:
+            self.log("kill_done", session=session.id)
+            self.when_ended(session, lambda: [act(None) for act in acts])
+            return
+        pids = sorted(pid for pid, _ in killing.survivors)
+        self.log("kill_failed", session=session.id, survivors=pids)
+        error = PtyguardError(
+            f"session {session.name} could not be ended: "
+            + (f"processes {', '.join(map(str, pids))} live on" if pids else "its end is not confirmed"),
+            hint="look at them with ps; the session stays listed", survivors=pids)
+        for act in acts:
+            act(error)
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def _on_connection(self, _bits):
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                sock = self.backend.accept(self._listener)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # EMFILE, ENFILE, ENOMEM: what waits would be reported ready for ever.
+                self.log("accept_failed", error=str(error))
+                self.loop.change(self._listener.fileno(), 0)
+                self.loop.after(ACCEPT_PAUSE_S, self._listen)
+                return
+            self._admit(sock)
+
+    def _listen(self):
+        if self._is_serving and self._listener is not None:
+            self.loop.change(self._listener.fileno(), READABLE)
+
+    def _admit(self, sock):
+        if self.backend.peer_user(sock) != self.backend.user_id():
+            self.log("peer_refused", uid=self.backend.peer_user(sock))
+            sock.close()
+            return
+        client = Connection(self, self.loop, sock)
+        self.clients.add(client)
+        self._buffered[client] = 0
+        if len(self.clients) > self.clients_max:
+            self._refuse(client, LimitReached(f"{self.clients_max} clients are connected already",
+                                              hint="PTYGUARD_MAX_CLIENTS sets the limit"))
+            return
+        self.loop.after(frames.HELLO_LIMIT_S, lambda: self._check_hello(client))
+
+    def _check_hello(self, client):
+        if client.is_open and not client.has_said_hello:
+            client.close("no hello in time")
+
+    def _refuse(self, client, error):
+        client.send(frames.EVENT, event="refused", error=error.to_wire())
+        client.close_after_flush(error.message)
+
+    def on_protocol_error(self, client, error):
+        """The peer's fault: it is told once, and only its connection ends."""
+        self.log("protocol_error", pid=client.hello.get("pid"), error=error.message)
+        self._refuse(client, error)
+
+    def on_frame(self, client, type_, payload):
+        """One frame (or a piece of a raw one) from a client."""
+        if type_ == frames.INPUT:
+            self._on_input(client, payload)
+        elif type_ == frames.HELLO:
+            self._on_hello(client, payload)
+        elif not client.has_said_hello:
+            self._refuse(client, UsageError("hello comes first"))
+        elif type_ == frames.REQUEST:
+            self._on_request(client, payload)
+        elif type_ == frames.PING:
+            client.send(frames.PONG)
+
+    def _on_hello(self, client, fields):
+        try:
+            chosen = frames.negotiate((frames.PROTOCOL_MIN, frames.PROTOCOL_MAX),
+                                      frames.protocol_range(fields))
+        except PtyguardError as error:
+            self._refuse(client, error)
+            return
+        client.accept_hello(fields)
+        client.send(frames.WELCOME, **dict(self.about(), chosen=chosen))
+        self._watch_idleness()
+
+    def _on_request(self, client, fields):
+        serial = fields.get("id")
+
+        def reply(error=None, **ok):
+            if error is None:
+                client.send(frames.REPLY, id=serial, ok=ok)
+            else:
+                client.send(frames.REPLY, id=serial, error=error.to_wire())
+
+        verb = requests.VERBS.get(fields.get("verb")) if isinstance(fields.get("verb"), str) else None
+        try:
+            if verb is None:
+                raise UsageError(f"the daemon does not know {str(fields.get('verb'))[:40]!r}",
+                                 hint="is the client newer than the daemon?")
+            verb(self, client, fields, reply)
+        except PtyguardError as error:
+            reply(error=error)
+        except (ValueError, UnicodeError) as error:
+            reply(error=UsageError(f"request not understood: {error}"))
+
+    def _on_input(self, client, data):
+        if client.sends is not None:
+            session = client.sends.session
+            client.sends.take(data)
+        elif client.session is not None and client.cursor.may_type:
+            session = client.session
+            if session.master < 0 or session.record["exit"] is not None:
+                return
+            session.enqueue(data)
+            session.typed(client.cursor)
+            self.apply_size(session)
+        else:
+            return                          # nobody is to be typed at: a late piece of a send
+        self.write_input(session)
+
+    def is_input_full(self, client):
+        """Whether this client has to wait before it types more."""
+        session = client.sends.session if client.sends else client.session
+        return session is not None and session.is_full()
+
+    def on_buffered(self, client):
+        """What clients cost together is bounded (C-904)."""
+        now = client.buffered_bytes
+        self._buffered_total += now - self._buffered[client]
+        self._buffered[client] = now
+        if self._buffered_total > frames.BUFFERED_BYTES_MAX:
+            client.close("the daemon's memory for clients is used up")
+
+    def on_progress(self, client):
+        """A cursor moved: the program may go on."""
+        session = client.session
+        if session.state != DRAINING:
+            self._update_terminal(session)
+        elif session.room():
+            self._drain_soon(session)
+
+    def on_gap(self, client):
+        """Output was overwritten before this client had it: say so, with both ends."""
+        session, cursor = client.session, client.cursor
+        ring = session.ring
+        start = ring.start_offset
+        if cursor.is_viewer:
+            # A human gets a fresh screen, not what is left of a megabyte.
+            end = ring.end_offset
+            client.send(frames.EVENT, event="lagged", **{"from": cursor.offset, "to": end})
+            client.send_raw(frames.RESTORE, ring.read(max(start, end - _FROM_RESTORE_BYTES),
+                                                      _FROM_RESTORE_BYTES))
+            cursor.offset = end
+            client.send(frames.EVENT, event="live", offset=end)
+        else:
+            client.send(frames.EVENT, event="gap", **{"from": cursor.offset, "to": start})
+            cursor.offset = start
+
+    def on_close(self, client, reason):
+        """The connection is gone."""
+        self.clients.discard(client)
+        self._buffered_total -= self._buffered.pop(client, 0)
+        if client.hello.get("role") == "attach" or reason not in ("closed by the client",):
+            self.log("client_left", pid=client.hello.get("pid"), reason=reason,
+                     session=client.session.id if client.session else "-")
+        if client.sends is not None:
+            client.sends.cancel("its client went away")
+        for sends in list(self._sends.values()):
+            for send in list(sends):
+                if send.client is client:
+                    send.cancel("its client went away")
+        self.unfollow(client)
+        for entry in list(self._left):
+            entry[0].discard(client)
+            if not entry[0]:
+                self._left.remove(entry)
+                entry[1]()
+        self._watch_idleness()
+
+    # -- what must outlive us -----------------------------------------------------------------------------------------------
+
+    def _save(self, session):
+        """Record and blob; a full disk stops no session (C-503)."""
+        self._send_blob(session)
+        try:
+            self.registry.write(session.record)
+        except (StateUnusable, UsageError) as error:
+            self.log("record_not_written", session=session.id, error=error.message)
+
+    def _note_holders(self, session):
+        if session.holders() != session.noted_holders:
+            session.noted_holders = session.holders()
+            self._send_blob(session)
+
+    def _send_blob(self, session):
+        if session.ring is not None:
+            self._to_guard(wire.BLOB, session=session.id, blob=_blob(session))
+
+    def _to_guard(self, type_, **fields):
+        """Tell the guard; while there is none, the deposit will tell it all."""
+        if self.link is not None:
+            self.link.send(type_, **fields)
+
+    # -- leaving ----------------------------------------------------------------------------------------------------------------
+
+    def _hear_quit(self, _message):
+        self._leave()
+
+    def _leave(self):
+        """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        self._is_serving = False
+        self.log("leaving", sessions=len(self.sessions), clients=len(self.clients))
+        if self._listener is not None:
+            self.loop.change(self._listener.fileno(), 0)
+        for session in self.sessions.values():
+            if session.master >= 0:
+                self.loop.forget(session.master)
+            if session.ring is not None:
+                self._to_guard(wire.BLOB, session=session.id, blob=_blob(session),
+                               input=session.unwritten() or None)
+        for turns in list(self._sends.values()):
+            for send in list(turns):
+                send.cancel("the daemon is being replaced")
+        for client in list(self.clients):
+            client.close_after_flush("the daemon is leaving")
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self.link is None:
+            self.loop.stop()
+        else:
+            self.link.ask(wire.QUIESCED, lambda _message: self.loop.stop())
+
+    def _hear_ping(self, _message):
+        self._to_guard(wire.PONG)
+
+    def _watch_idleness(self):
+        """Without a living session, kept output and clients for long enough: leave (C-304)."""
+        is_idle = self._is_serving and self.idle_exit_s and not self.clients and not any(
+            session.is_living or session.ring for session in self.sessions.values())
+        if not is_idle and self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        elif is_idle and self._idle_timer is None:
+            self._idle_timer = self.loop.after(self.idle_exit_s, self._stop_idle)
+
+    def _stop_idle(self):
+        self.log("idle_exit", after_s=self.idle_exit_s)
+        self._to_guard(wire.STOPPING)
+
+    # -- when the guard dies ---------------------------------------------------------------------------------------------------------
+
+    def _on_guard_end(self, _link, reason):
+        if self._is_leaving or not self._is_serving:
+            self.loop.stop()                # rehearsing, or on our way: nothing is ours
+            return
+        self.link = None
+        self.log("guard_lost", reason=reason)
+        self._guard_tries = 0
+        self._find_guard()
+
+    def _with_guard(self, act, give_up):
+        if self.link is not None:
+            act()
+            return
+        entry = [act]
+
+        def expire():
+            if entry in self._guard_waiters:
+                self._guard_waiters.remove(entry)
+                give_up()
+
+        self._guard_waiters.append(entry)
+        self.loop.after(GUARD_WAIT_S, expire)
+
+    def _find_guard(self):
+        """Connect to a guard that is there, else become the one that starts it."""
+        if self.link is not None or self._is_leaving:
+            return
+        try:
+            sock = self.backend.connect(self.paths.guard_socket, 0.2)
+        except OSError:
+            self._maybe_start_guard()
+            self._find_guard_later()
+            return
+        if self.backend.peer_user(sock) != self.backend.user_id():
+            sock.close()
+            self._find_guard_later()
+            return
+        sock.setblocking(False)
+        link = Link(self.backend, self.loop, sock, self._on_guard_message, self._on_deposit_refused)
+        link.ask(wire.DEPOSIT, lambda message: self._deposit(link, message),
+                 descriptors=(self._listener.fileno(),), daemon_pid=os.getpid(), version=OURS)
+
+    def _find_guard_later(self):
+        delay = GUARD_RETRY_S[min(self._guard_tries, len(GUARD_RETRY_S) - 1)]
+        self._guard_tries += 1
+        self.loop.after(delay, self._find_guard)
+
+    def _on_deposit_refused(self, link, reason):
+        if self.link is link:
+            self._on_guard_end(link, reason)
+        elif self.link is None:
+            self._find_guard_later()
+
+    def _maybe_start_guard(self):
+        """Try-locks only (the order is start, guard, daemon, and we hold the last)."""
+        if self._guard_start is not None:
+            return
+        start_lock = self.backend.try_lock(self.paths.start_lock, "daemon, starting a guard")
+        if start_lock is None:
+            return
+        guard_lock = self.backend.try_lock(self.paths.guard_lock, "daemon, starting a guard")
+        if guard_lock is None:
+            os.close(start_lock)            # it lives, and is not ready yet
+            return
+        os.close(guard_lock)
+        try:
+            report = launch_guard(self.backend, self.paths, self.program, self.settings)
+        except OSError as error:
+            self.log("guard_not_started", error=str(error))
+            os.close(start_lock)
+            return
+        self.log("guard_started")
+        self._guard_start = (start_lock, report)
+        os.set_blocking(report, False)
+        self.loop.watch(report, self._on_guard_report, READABLE)
+
+    def _on_guard_report(self, _bits):
+        start_lock, report = self._guard_start
+        try:
+            said = os.read(report, 4096)
+        except BlockingIOError:
+            return
+        if said:
+            self.log("guard_said", text=said)
+            self._guard_tries = 0
+            return
+        self.loop.forget(report)
+        os.close(report)
+        os.close(start_lock)
+        self._guard_start = None
+
+    def _deposit(self, link, message):
+        """A guard takes us: give it everything we hold."""
+        if message is None or message.type != wire.OK:
+            link.close("the deposit was refused")
+            return
+        self.link = link
+        for session in self.sessions.values():
+            if session.ring is None:
+                continue
+            descriptors = (session.ring_fd,) + ((session.master,) if session.master >= 0 else ())
+            exit_fields = {}
+            if session.raw_exit is not None:
+                raw, known, at_ms = session.raw_exit
+                exit_fields = dict(exited=1, status=raw, status_known=known, exited_at_ms=at_ms)
+            link.send(wire.SESSION, descriptors=descriptors, session=session.id,
+                      blob=_blob(session), pid=session.record["pid"],
+                      pid_start=session.record["pid_start"],
+                      spawn_number=session.record.get("spawn", 1), **exit_fields)
+        link.send(wire.TABLE_END)
+        self.log("deposited", sessions=len(self.sessions))
+        for session in self.sessions.values():
+            session.has_let_go = False      # the new guard holds a slave again
+            self._wake(session)
+        waiters, self._guard_waiters = self._guard_waiters, []
+        for entry in waiters:
+            entry[0]()
+
+    _GUARD_VERBS = {
+        wire.WELCOME: _hear_welcome, wire.SESSION: _hear_session,
+        wire.TABLE_END: _hear_table_end, wire.GO: _hear_go, wire.EXITED: _hear_exited,
+        wire.QUIESCE: _hear_quit, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
+    }
+
+
+def _blob(session):
+    return json.dumps({"record": session.record, "holders": session.noted_holders},
+                      separators=(",", ":")).encode("ascii")
+
+
+def _read_blob(id_, blob, now):
+    """(record, number of holders); a blob that cannot be used costs the name, not the session."""
+    try:
+        fields = json.loads(blob.decode("utf-8"))
+        record, holders = fields["record"], int(fields.get("holders", 0))
+        if not shape_fault(record) and record["id"] == id_:
+            return record, holders
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return {"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
+            "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
+            "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
+            "restart": "never", "collected": False}, 0
+
+
+def _close(descriptors):
+    for fd in descriptors or ():
+        os.close(fd)
+
+
+def main(backend, argv, binary):
+    """The daemon process: `argv` is [root, setting...]; descriptor 3 is the guard's link."""
+    import sys
+    root, settings = argv[0], dict(item.partition("=")[::2] for item in argv[1:])
+    paths = backend.find_paths(root)
+    journal = Journal(paths.daemon_log, "daemon", time.time)
+    journal.redirect(2)
+    backend.raise_descriptor_limit()
+    copy_lock = backend.try_lock(binary, "daemon", shared=True)
+    journal.banner(version=OURS, protocol=f"{frames.PROTOCOL_MIN}-{frames.PROTOCOL_MAX}",
+                   pid=os.getpid(), python=sys.version.split()[0], platform=sys.platform,
+                   poller=backend.poller_name(), binary=binary)
+    daemon = Daemon(backend, paths, settings, journal, (sys.executable, binary))
+    daemon.open(3)
+    daemon.loop.run()
+    journal("stopped")
+    del copy_lock
+    return 0

@@ -1,0 +1,1006 @@
+"""Guard: the process that must not die.
+
+It owns three things per session: the terminal (master and one slave, so that the
+terminal outlives its programs until it has been drained), the ring's memory, and
+the exit status.  Besides, it holds the listening socket and keeps one daemon
+alive.  It reads no output and knows nothing of clients, names or JSON, because
+whatever it knew would be something that could make it fail.
+
+Rule 1: every request is checked in full before anything is changed.
+Rule 2: a descriptor received with a refused request is closed here.
+Rule 3: its wire only grows; see guardwire.py and docs/GUARD.md.
+Rule 4: there is one way in which a daemon comes to serve: it is started, is given
+        the table to rehearse with, says ready; a predecessor, if there is one,
+        stops reading; then `GO`, with the whole table again.  Start, crash,
+        restart and upgrade differ only in whether there was a predecessor.
+Rule 5: only the guard signals a daemon, and only one whose pid and start time fit.
+"""
+
+import os
+import time
+
+from . import guardwire as wire
+from .backend import READABLE
+from .circuit import Circuit
+from .errors import PtyguardError, RingCorrupt
+from .journal import Journal, tail
+from .link import Link
+from .loop import Loop
+from .ring import CAPACITY_MAX, CAPACITY_MIN, Ring, memory_bytes
+from .version import OURS
+
+READY_LIMIT_S = 60.0           # a daemon's start-up on a machine that swaps (C-301)
+READY_LIMIT_BESIDE_S = 5.0     # while a predecessor serves: better to keep that one
+QUIESCE_LIMIT_S = 5.0
+PONG_LIMIT_S = 5.0             # slow is not deaf; this long without a turn of its loop is
+QUIT_LIMIT_S = 5.0
+LINK_GRACE_S = 1.0
+DEPOSIT_CHECK_S = 1.0          # while a deposit is awaited: does that daemon still live?
+CALLERS_MAX = 256              # connections at guard.sock
+CALLER_MESSAGE_MAX = 64 * 1024
+QUARANTINE_DEATHS = 2
+ORPHAN_CHECK_S = 1.0           # where the system cannot watch a foreign process
+_MS = 1000
+
+
+class Held:
+    """One session as the guard sees it."""
+
+    def __init__(self, id_, ring, master, slave, blob):
+        self.id = id_
+        self.ring = ring                # descriptors, ours; -1 when released
+        self.master = master
+        self.slave = slave
+        self.blob = blob                # the daemon's metadata, opaque here
+        self.input = b""                # what a predecessor could not write any more
+        self.spawn_number = 1
+        self.pid = 0
+        self.pid_start = 0
+        self.is_child = True            # ours to wait for; else its status cannot be learnt
+        self.exit = None                # (raw status, is known, at ms) once it has ended
+        self.watch = None               # descriptor that tells of a foreign process's end
+        self.deaths = 0                 # of daemons, not by SIGKILL, while opening this one
+
+    @property
+    def is_living(self):
+        return self.exit is None
+
+    @property
+    def is_quarantined(self):
+        return self.deaths >= QUARANTINE_DEATHS
+
+
+class DaemonProcess:
+    """One daemon, from its start to its end.  `state` is what it has said so far."""
+
+    STARTING, READY, SERVING, QUIESCING, LEAVING = (
+        "starting", "ready", "serving", "quiescing", "leaving")
+
+    def __init__(self, pid, start, is_child, program):
+        self.pid = pid
+        self.start = start
+        self.is_child = is_child
+        self.program = program          # (interpreter, binary)
+        self.link = None
+        self.state = self.STARTING
+        self.was_ready = False
+        self.started_at = time.time()
+        self.version = b""
+        self.given = set()              # sessions whose descriptors it has
+        self.unopened = []              # sessions given and not yet confirmed, in order
+        self.timer = None
+        self.end_note = ""              # why we ended it, if we did
+
+
+class Guard:
+    """All of it.  One object, one loop; `run` returns when there is nothing to guard."""
+
+    def __init__(self, backend, paths, program, settings, journal):
+        self.backend = backend
+        self.paths = paths
+        self.program = program
+        self.settings = settings        # "name=value" texts, passed on to daemons
+        self.log = journal
+        self.loop = Loop(backend.make_poller(), time.monotonic)
+        self.sessions = {}              # id -> Held
+        self.spawning = {}              # status descriptor -> (Held, link, serial, said)
+        self.daemon = None              # the one that serves, or is to
+        self.successor = None           # the one that rehearses beside it
+        self.circuit = Circuit()
+        self.listener = None
+        self.guard_listener = None
+        self.waiters = []               # callables(error or None): until a daemon serves
+        self.last_failure = ""
+        self.started_at = time.time()
+        self.is_stopping = False
+        self.keep_stopped = False       # `daemon stop --sessions keep`: wait for a client
+        self.awaits_deposit = False     # a daemon that lost its guard is to come
+        self._callers = set()
+        self._respawn = None
+        self._orphan_timer = None
+
+    # -- start and end -----------------------------------------------------------------
+
+    def open(self, await_deposit):
+        """Bind the sockets, watch signals; with `await_deposit` a daemon lives already."""
+        fd, read = self.backend.watch_signals(("SIGCHLD", "SIGTERM", "SIGUSR1"))
+        self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
+        self._read_signals = read
+        self.loop.watch(fd, self._on_signal, READABLE)
+        self._open_guard_listener()
+        self.awaits_deposit = await_deposit
+        if await_deposit:
+            self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
+        else:
+            self._open_listener()
+
+    def _open_guard_listener(self):
+        self.guard_listener = self.backend.listen(self.paths.guard_socket)
+        self.loop.watch(self.guard_listener.fileno(), self._on_guard_connection, READABLE)
+
+    def _open_listener(self):
+        if self.listener is None:
+            self.listener = self.backend.listen(self.paths.client_socket)
+            self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
+
+    def _close_listener(self):
+        if self.listener is not None:
+            self.loop.forget(self.listener.fileno())
+            self.listener.close()
+            self.listener = None
+            _unlink(self.paths.client_socket)
+
+    def run(self):
+        """Serve until stopped."""
+        self.loop.run()
+
+    def _finish(self):
+        """Leave: only ever with no living session and no daemon."""
+        self._close_listener()
+        self.loop.forget(self.guard_listener.fileno())
+        self.guard_listener.close()
+        _unlink(self.paths.guard_socket)
+        for held in list(self.sessions.values()):
+            self._release(held)
+        self.log("stopped")
+        self.loop.stop()
+
+    # -- signals and children -------------------------------------------------------------
+
+    def _on_signal(self, _bits):
+        for name in self._read_signals():
+            if name == "SIGUSR1":
+                self._make_sockets_again()
+            elif name == "SIGTERM":
+                self._on_term()
+        for pid, raw in self.backend.reap_children():
+            self._on_child_end(pid, raw)
+
+    def _on_term(self):
+        living = self._living()
+        self.log("signal", name="SIGTERM", living=living)
+        if not living:                  # with sessions, SIGTERM is not an order we take
+            self._stop(None, None)
+
+    def _make_sockets_again(self):
+        """A client found us alive and our sockets gone: somebody cleaned the directory."""
+        self.log("sockets_remade")
+        try:
+            os.makedirs(self.paths.place, mode=0o700, exist_ok=True)
+            if not os.path.exists(self.paths.guard_socket):
+                self.loop.forget(self.guard_listener.fileno())
+                self.guard_listener.close()
+                self._open_guard_listener()
+            if self.listener is not None and not os.path.exists(self.paths.client_socket):
+                self._replace_listener()
+        except (OSError, PtyguardError) as error:
+            self.log("sockets_not_remade", error=str(error))
+
+    def _replace_listener(self):
+        self.loop.forget(self.listener.fileno())
+        self.listener.close()
+        self.listener = None
+        self._open_listener()
+        for daemon in (self.daemon, self.successor):
+            if daemon and daemon.link:
+                self._welcome(daemon)
+
+    def _on_child_end(self, pid, raw):
+        for daemon in (self.daemon, self.successor):
+            if daemon and daemon.is_child and daemon.pid == pid:
+                self._on_daemon_end(daemon, raw)
+                return
+        for held in self.sessions.values():
+            if held.pid == pid and held.is_child and held.is_living:
+                self._on_session_end(held, raw, True)
+                return
+
+    def _on_session_end(self, held, raw, is_known):
+        held.exit = (raw, int(is_known), int(time.time() * _MS))
+        if held.watch is not None:
+            self.loop.forget(held.watch)
+            os.close(held.watch)
+            held.watch = None
+        if any(entry[0] is held for entry in self.spawning.values()):
+            return                      # the status pipe tells what became of it
+        self.log("session_ended", session=held.id, pid=held.pid, status=raw, known=int(is_known))
+        self._tell_exit(held)
+
+    def _tell_exit(self, held):
+        for daemon in (self.daemon, self.successor):
+            if daemon and daemon.link and held.id in daemon.given:
+                daemon.link.send(wire.EXITED, session=held.id, pid=held.pid,
+                                 spawn_number=held.spawn_number, **_exit_fields(held))
+
+    # -- the daemon's life ------------------------------------------------------------------
+
+    def start_daemon(self, program=None):
+        """Start one, as the daemon or as the successor of the one that serves."""
+        if self._respawn is not None:
+            self._respawn.cancel()
+            self._respawn = None
+        self.keep_stopped = False
+        self._open_listener()
+        self.loop.change(self.listener.fileno(), 0)
+        interpreter, binary = program or self.program
+        ours, theirs = self.backend.socket_pair()
+        argv = [interpreter, "-I", "-S", binary, "__daemon", self.paths.root, *self.settings]
+        try:
+            pid = self.backend.launch(argv, _plain_environment(), (theirs.fileno(),),
+                                      self.paths.daemon_log, detach=False)
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self.log("daemon_not_started", program=interpreter, error=str(error))
+            cause = f"{interpreter} cannot be run: {error.strerror}"
+            self._failed(cause)
+            if self.daemon is None:
+                self._schedule(False, cause)
+            return
+        theirs.close()
+        daemon = DaemonProcess(pid, self.backend.process_start(pid), True, (interpreter, binary))
+        daemon.link = Link(self.backend, self.loop, ours, self._on_daemon_message,
+                           self._on_daemon_link_end)
+        limit = READY_LIMIT_S
+        if self.daemon is None:
+            self.daemon = daemon
+        else:
+            self.successor = daemon
+            limit = READY_LIMIT_BESIDE_S
+        daemon.timer = self.loop.after(limit, lambda: self._end_daemon(daemon, "not ready in time"))
+        self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
+        self._welcome(daemon)
+        self._send_table(daemon)
+
+    def _welcome(self, daemon):
+        daemon.link.send(wire.WELCOME, descriptors=(self.listener.fileno(),),
+                         version=OURS, wire=wire.WIRE_VERSION, guard_pid=os.getpid(),
+                         guard_start=self.backend.process_start(os.getpid()), has_listener=1,
+                         started_at_ms=int(self.started_at * _MS))
+
+    def _send_table(self, daemon):
+        """Everything we hold; descriptors only for what it does not have yet."""
+        starting = {id(entry[0]) for entry in self.spawning.values()}
+        for held in self.sessions.values():
+            if id(held) not in starting:
+                self._send_session(daemon, held)
+        daemon.link.send(wire.TABLE_END)
+
+    def _send_session(self, daemon, held):
+        descriptors = ()
+        if held.id not in daemon.given and not held.is_quarantined:
+            descriptors = (held.ring,) + ((held.master,) if held.master >= 0 else ())
+            daemon.given.add(held.id)
+            daemon.unopened.append(held.id)
+        daemon.link.send(wire.SESSION, descriptors=descriptors, session=held.id, blob=held.blob,
+                         pid=held.pid, pid_start=held.pid_start, spawn_number=held.spawn_number,
+                         has_terminal=int(held.master >= 0), input=held.input or None,
+                         quarantined=int(held.is_quarantined), **_exit_fields(held))
+
+    def _go(self, daemon):
+        """Rule 4's last step."""
+        daemon.state = daemon.SERVING
+        daemon.timer.cancel()
+        self.daemon = daemon
+        self.successor = None
+        self._send_table(daemon)
+        for held in self.sessions.values():
+            held.input = b""            # handed over: from here on it may be lost, not doubled
+        daemon.link.send(wire.GO)
+        self.circuit.became_ready()
+        self.program = daemon.program
+        self.log("daemon_serving", pid=daemon.pid, version=daemon.version.decode("ascii", "replace"))
+        self._wake_waiters(None)
+
+    def _on_ready(self, daemon, message):
+        daemon.was_ready = True
+        daemon.version = message.bytes("version")
+        daemon.timer.cancel()
+        daemon.state = daemon.READY
+        if daemon is self.daemon:
+            self._go(daemon)
+        elif self.daemon.state == DaemonProcess.SERVING:
+            before = self.daemon
+            before.state = before.QUIESCING
+            before.link.send(wire.QUIESCE)
+            before.timer = self.loop.after(
+                QUIESCE_LIMIT_S, lambda: self._end_daemon(before, "did not stop reading in time"))
+
+    def _on_quiesced(self, before):
+        """The predecessor reads no more and its metadata is here; it leaves by itself."""
+        before.timer.cancel()
+        before.state = before.LEAVING
+        if self.successor is None:          # it died in the meantime: the old one is done too
+            self._end_daemon(before, "its successor is gone")
+            return
+        self._forget_daemon(before)
+        self._go(self.successor)
+
+    def _end_daemon(self, daemon, why):
+        """Kill one, verified; its end is then noticed as any other."""
+        daemon.end_note = why
+        self.log("daemon_killed", pid=daemon.pid, reason=why)
+        self.backend.signal_process(daemon.pid, daemon.start, self.backend.signal_number("KILL"))
+        if not daemon.is_child and daemon.link:
+            daemon.link.close(why)
+
+    def _on_daemon_link_end(self, link, reason):
+        for daemon in (self.daemon, self.successor):
+            if daemon and daemon.link is link:
+                break
+        else:
+            return
+        if not daemon.is_child:             # nobody reports its end to us
+            self.backend.signal_process(daemon.pid, daemon.start,
+                                        self.backend.signal_number("KILL"))
+            self._on_daemon_end(daemon, None)
+        else:
+            # Mostly it is exiting just now, and its status says more than our
+            # kill; but one that lives on and cannot be talked to serves nobody.
+            self.loop.after(LINK_GRACE_S, lambda: self._end_if_current(daemon))
+
+    def _end_if_current(self, daemon):
+        if daemon in (self.daemon, self.successor):
+            self._end_daemon(daemon, "closed its link to the guard")
+
+    def _forget_daemon(self, daemon):
+        if daemon.timer:
+            daemon.timer.cancel()
+        link, daemon.link = daemon.link, None
+        if link:
+            link.close("its daemon is gone")
+        if self.daemon is daemon:
+            self.daemon = None
+        if self.successor is daemon:
+            self.successor = None
+
+    def _on_daemon_end(self, daemon, raw):
+        is_successor = daemon is self.successor
+        code, number = self.backend.decode_status(raw) if raw is not None else (None, 9)
+        was_killed = daemon.was_ready and number == 9 and not daemon.end_note
+        cause = daemon.end_note or (f"exit status {code}" if number is None else
+                                    f"killed by {self.backend.signal_name(number)}")
+        self.log("daemon_ended", pid=daemon.pid, cause=cause, was_ready=int(daemon.was_ready))
+        if number != 9 and daemon.unopened:
+            self._blame(daemon.unopened[0])
+        state = daemon.state
+        self._forget_daemon(daemon)
+        if self.is_stopping:
+            if self.daemon is None and self.successor is None:
+                self._stopped()
+        elif is_successor:
+            self._failed(cause)
+        elif self.successor is not None:
+            if self.successor.state == DaemonProcess.READY:
+                self._go(self.successor)
+            else:
+                self.daemon, self.successor = self.successor, None
+        elif self.keep_stopped and state == DaemonProcess.LEAVING:
+            self._rest()
+        else:
+            if not daemon.was_ready:
+                self._failed(cause)
+            self._schedule(was_killed, cause)
+
+    def _blame(self, id_):
+        held = self.sessions.get(id_)
+        if held is not None:
+            held.deaths += 1
+            self.log("daemon_died_opening", session=id_, deaths=held.deaths,
+                     quarantined=int(held.is_quarantined))
+
+    def _schedule(self, was_killed, cause):
+        """The one that served is gone: start another, now or when the circuit says."""
+        start_at = self.circuit.died(self.loop.clock(), was_killed, cause)
+        if self.circuit.is_open:
+            self._close_listener()
+            self.log("circuit_open", reason=cause, retry_in_s=int(start_at - self.loop.clock()))
+        if not was_killed:
+            self.last_failure = cause
+        self._respawn = self.loop.at(start_at, self._restart_if_none)
+
+    def _restart_if_none(self):
+        if self.daemon is None and not self.is_stopping and not self.awaits_deposit:
+            self.start_daemon()
+
+    def _failed(self, cause):
+        """A start did not work: tell whoever waits, with what the log says."""
+        self.last_failure = cause
+        text = f"the daemon did not start: {cause}; log {self.paths.daemon_log} ends:\n" \
+               + tail(self.paths.daemon_log, 2000)
+        self._wake_waiters(text)
+
+    def _wake_waiters(self, error):
+        waiters, self.waiters = self.waiters, []
+        for wake in waiters:
+            wake(error)
+
+    def _rest(self):
+        """No daemon on purpose: a client at the listener wakes one."""
+        self._wake_waiters("it was stopped")
+        self.loop.change(self.listener.fileno(), READABLE)
+
+    def _on_client_waits(self, _bits):
+        self._restart_if_none()
+
+    # -- what the daemon says --------------------------------------------------------------------
+
+    def _on_daemon_message(self, link, message):
+        daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
+        act = self._DAEMON_VERBS.get(message.type)
+        if daemon is None or act is None or message.descriptors:
+            _close(message.descriptors)
+            if message.serial:
+                link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
+            return
+        act(self, daemon, message)
+
+    def _say_adopted(self, daemon, message):
+        id_ = _id(message)
+        if id_ in daemon.unopened:
+            daemon.unopened.remove(id_)
+            if id_ in self.sessions and self.sessions[id_].deaths < QUARANTINE_DEATHS:
+                self.sessions[id_].deaths = 0
+
+    def _say_blob(self, daemon, message):
+        held = self.sessions.get(_id(message))
+        if held is not None:
+            held.blob = message.bytes("blob", held.blob)
+            held.input = message.bytes("input", held.input)
+
+    def _say_release_terminal(self, _daemon, message):
+        held = self.sessions.get(_id(message))
+        if held is not None:
+            self._release_terminal(held)
+
+    def _say_release(self, daemon, message):
+        held = self.sessions.get(_id(message))
+        if held is None or held.is_living:
+            link_text = "no such session" if held is None else "its program lives"
+            daemon.link.send(wire.REFUSED, message.serial, text=link_text)
+            return
+        self._release(held)
+        daemon.given.discard(held.id)
+        daemon.link.send(wire.OK, message.serial)
+
+    def _say_quiesced(self, daemon, message):
+        daemon.link.send(wire.OK, message.serial)
+        if daemon.state == daemon.QUIESCING:
+            self._on_quiesced(daemon)
+
+    def _say_pong(self, daemon, _message):
+        if daemon.state == daemon.SERVING and daemon.timer:
+            daemon.timer.cancel()
+
+    def _say_stopping(self, _daemon, _message):
+        if not self._living():
+            self.log("idle_exit")
+            self._stop(None, None)
+
+    def _release_terminal(self, held):
+        for fd in (held.master, held.slave):
+            if fd >= 0:
+                os.close(fd)
+        held.master = held.slave = -1
+
+    def _release(self, held):
+        self._release_terminal(held)
+        os.close(held.ring)
+        del self.sessions[held.id]
+
+    # -- spawning -----------------------------------------------------------------------------------
+
+    def _say_spawn(self, daemon, message):
+        try:
+            held, status = self._spawn(message)
+        except OSError as error:
+            daemon.link.send(wire.REFUSED, message.serial, errno=error.errno,
+                             stage=getattr(error, "stage", "memory"), text=str(error.strerror))
+            return
+        except (KeyError, ValueError, RingCorrupt) as error:
+            daemon.link.send(wire.REFUSED, message.serial, stage="request", text=str(error))
+            return
+        self.sessions[held.id] = held
+        self.spawning[status] = (held, daemon.link, message.serial, [])
+        self.loop.watch(status, lambda _bits: self._on_exec_status(status), READABLE)
+
+    def _spawn(self, message):
+        fields = message.fields
+        id_ = fields["session"]
+        if not id_.isalnum() or len(id_) > 64 or id_.decode("ascii") in self.sessions:
+            raise ValueError(f"session id {id_!r} cannot be used")
+        capacity = fields["ring_bytes"]
+        if not CAPACITY_MIN <= capacity <= CAPACITY_MAX:
+            raise ValueError(f"a ring of {capacity} bytes")
+        cols, rows = fields["cols"], fields["rows"]
+        if not (0 < cols < 65536 and 0 < rows < 65536):
+            raise ValueError(f"a terminal of {cols}x{rows}")
+        environment = dict(item.partition(b"=")[::2] for item in fields.get("env", ()))
+        ring = self._make_ring(capacity)
+        try:
+            spawned = self.backend.spawn_session(
+                fields["argv"], fields["executable"], environment, fields["cwd"], (cols, rows),
+                bool(fields.get("echo", 1)), fields.get("umask", 0o022) & 0o777,
+                fields.get("nice", 0), fields.get("limits", ()))
+        except BaseException:
+            os.close(ring)
+            raise
+        held = Held(id_.decode("ascii"), ring, spawned.master, spawned.slave,
+                    fields.get("blob", b""))
+        held.pid, held.pid_start = spawned.pid, spawned.start
+        held.spawn_number = fields.get("spawn_number", 1)
+        return held, spawned.status
+
+    def _make_ring(self, capacity):
+        fd = self.backend.make_memory(memory_bytes(capacity))
+        try:
+            memory = self.backend.map_memory(fd)
+            Ring.format(memory).release()
+            memory.close()
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _on_exec_status(self, status):
+        """The child's exec worked (end of file) or it says why not."""
+        held, link, serial, said = self.spawning[status]
+        try:
+            data = os.read(status, 64)
+        except BlockingIOError:
+            return
+        if data:
+            said.append(data)
+            return
+        self.loop.forget(status)
+        os.close(status)
+        del self.spawning[status]
+        failure = self.backend.decode_exec_status(b"".join(said))
+        if failure is not None:
+            stage, number = failure
+            self._release(held)
+            link.send(wire.REFUSED, serial, errno=number, stage=stage, text=os.strerror(number))
+            return
+        if not link.is_open:            # whoever asked is gone: the next daemon gets it
+            link, serial = self._current_link(), 0
+        self.log("session_spawned", session=held.id, pid=held.pid)
+        self._send_spawned(link, serial, held)
+        if not held.is_living:
+            self._tell_exit(held)
+
+    def _current_link(self):
+        return self.daemon.link if self.daemon else None
+
+    def _send_spawned(self, link, serial, held):
+        daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
+        if daemon is None:
+            return
+        if not serial:
+            self._send_session(daemon, held)
+            return
+        daemon.given.add(held.id)
+        link.send(wire.SPAWNED, serial, (held.ring, held.master), session=held.id,
+                  pid=held.pid, pid_start=held.pid_start, spawn_number=held.spawn_number)
+
+    # -- guard.sock ---------------------------------------------------------------------------------------
+
+    def _on_guard_connection(self, _bits):
+        try:
+            sock, _ = self.guard_listener.accept()
+        except OSError as error:
+            self.log("accept_failed", socket="guard", error=str(error))
+            self.loop.change(self.guard_listener.fileno(), 0)
+            self.loop.after(1.0, lambda: self.loop.change(self.guard_listener.fileno(), READABLE))
+            return
+        sock.setblocking(False)
+        if self.backend.peer_user(sock) != self.backend.user_id():
+            self.log("peer_refused", socket="guard", uid=self.backend.peer_user(sock))
+            sock.close()
+            return
+        if len(self._callers) >= CALLERS_MAX:
+            sock.close()
+            return
+        self._callers.add(Link(self.backend, self.loop, sock, self._on_caller_message,
+                               self._on_caller_end, CALLER_MESSAGE_MAX))
+
+    def _on_caller_message(self, link, message):
+        act = self._CALLER_VERBS.get(message.type)
+        if act is None or (message.descriptors != [] and message.type not in self._CARRIERS):
+            _close(message.descriptors)
+            link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
+            return
+        act(self, link, message)
+
+    def _on_caller_end(self, link, _reason):
+        self._callers.discard(link)
+
+    def _ask_state(self, link, message):
+        link.send(wire.GUARD_STATE, message.serial, **self._state_fields())
+
+    def _state_fields(self):
+        daemon = self.daemon
+        fields = {
+            "version": OURS, "wire": wire.WIRE_VERSION, "guard_pid": os.getpid(),
+            "guard_start": self.backend.process_start(os.getpid()),
+            "started_at_ms": int(self.started_at * _MS),
+            "daemon_state": self._daemon_state(), "sessions": len(self.sessions),
+            "living": self._living(), "reason": self.circuit.reason if self.circuit.is_open else "",
+            "deaths": self.circuit.recent_deaths, "last_failure": self.last_failure,
+            "binary": self.program[1], "interpreter": self.program[0],
+        }
+        if daemon is not None:
+            fields.update(daemon_pid=daemon.pid, daemon_start=daemon.start,
+                          daemon_version=daemon.version,
+                          daemon_started_at_ms=int(daemon.started_at * _MS))
+        return fields
+
+    def _daemon_state(self):
+        if self.circuit.is_open:
+            return "circuit-open"
+        if self.is_stopping:
+            return "stopping"
+        if self.daemon is not None:
+            return self.daemon.state
+        return "stopped" if self.keep_stopped else "dead"
+
+    def _living(self):
+        return sum(held.is_living for held in self.sessions.values())
+
+    def _ask_start(self, link, message):
+        """OK once a daemon serves, REFUSED with the cause when the attempt failed."""
+        if self.is_stopping:
+            link.send(wire.REFUSED, message.serial, text="the guard is stopping")
+            return
+        if self.circuit.is_open:
+            link.send(wire.REFUSED, message.serial, kind="circuit-open", text=self._circuit_text())
+            return
+        if self.daemon is not None and self.daemon.state == DaemonProcess.SERVING:
+            link.send(wire.OK, message.serial)
+            return
+        self._await_daemon(link, message)
+        if self.daemon is None:
+            self._restart_if_none()
+
+    def _circuit_text(self):
+        wait = max(0, int(self.circuit.retry_at - self.loop.clock()))
+        return (f"the daemon died {self.circuit.recent_deaths} times ({self.circuit.reason}); "
+                f"the next try is in {wait} s; log {self.paths.daemon_log} ends:\n"
+                + tail(self.paths.daemon_log, 2000))
+
+    def _await_daemon(self, link, message):
+        def wake(error):
+            if error is None:
+                link.send(wire.OK, message.serial)
+            else:
+                link.send(wire.REFUSED, message.serial, text=error)
+        self.waiters.append(wake)
+
+    def _ask_restart(self, link, message):
+        """Replace the daemon; a circuit that is open is closed by it."""
+        if self.is_stopping or self.successor is not None:
+            self._await_daemon(link, message)
+            return
+        program = self.program
+        if message.bytes("binary") and message.bytes("interpreter"):
+            program = (os.fsdecode(message.bytes("interpreter")),
+                       os.fsdecode(message.bytes("binary")))
+        self.circuit.reset()
+        self._await_daemon(link, message)
+        if self.daemon is None or self.daemon.state == DaemonProcess.SERVING:
+            self.start_daemon(program)
+
+    def _ask_stop(self, link, message):
+        """MODE keep: only the daemon leaves.  MODE all: everything, if nothing lives."""
+        mode = message.bytes("mode")
+        if mode == b"all" and self._living():
+            link.send(wire.REFUSED, message.serial, kind="busy", living=self._living(),
+                      text=f"{self._living()} sessions live")
+            return
+        timeout_s = message.number("timeout_ms", 5 * _MS) / _MS
+        force = bool(message.number("force"))
+        if mode == b"keep":
+            self._stop_daemon_only(link, message, timeout_s, force)
+        elif mode == b"all":
+            self._stop(timeout_s, lambda text: _answer(link, message, text), force)
+        else:
+            link.send(wire.REFUSED, message.serial, text=f"mode {mode!r}")
+
+    def _stop_daemon_only(self, link, message, timeout_s, force):
+        daemon = self.daemon
+        self.keep_stopped = True
+        if daemon is None or daemon.state != daemon.SERVING:
+            if self._respawn is not None:
+                self._respawn.cancel()
+            if daemon is not None:
+                self._end_daemon(daemon, "stopped while starting")
+                daemon.state = daemon.LEAVING
+            else:
+                self._open_listener()
+                self._rest()
+            link.send(wire.OK, message.serial)
+            return
+        daemon.link.send(wire.QUIT)
+        daemon.state = daemon.LEAVING
+        self.log("daemon_stop_asked", pid=daemon.pid)
+        self._await_end(daemon, timeout_s, force, lambda text: _answer(link, message, text))
+
+    def _await_end(self, daemon, timeout_s, force, answer):
+        """Answer when that daemon has gone; after the time kill it, if that is allowed."""
+        deadline = self.loop.clock() + timeout_s
+
+        def look():
+            if self.daemon is not daemon:
+                answer(None)
+            elif self.loop.clock() < deadline:
+                self.loop.after(0.02, look)
+            elif force:
+                self._end_daemon(daemon, "did not leave in time")
+                self.loop.after(0.02, lambda: wait_dead())
+            else:
+                daemon.state = daemon.SERVING
+                self.keep_stopped = False
+                answer(f"daemon {daemon.pid} did not leave in {timeout_s:g} s")
+
+        def wait_dead():
+            if self.daemon is daemon:
+                self.loop.after(0.02, wait_dead)
+            else:
+                answer(None)
+
+        look()
+
+    def _stop(self, timeout_s, answer, force=True):
+        """Leave with everything: nothing lives any more."""
+        self.log("stopping", kept=len(self.sessions))
+        self.is_stopping = True
+        self._stop_answer = answer
+        self._close_listener()          # nobody new gets in; the lock keeps others out
+        if self._respawn is not None:
+            self._respawn.cancel()
+        leaving = [d for d in (self.daemon, self.successor) if d]
+        for daemon in leaving:
+            if daemon.link and daemon.state == daemon.SERVING:
+                daemon.link.send(wire.QUIT)
+                self.loop.after(QUIT_LIMIT_S if timeout_s is None else timeout_s,
+                                lambda d=daemon: self._give_up(d, force))
+            else:
+                self._end_daemon(daemon, "the guard stops")
+        if not leaving:
+            self._stopped()
+
+    def _give_up(self, daemon, force):
+        if self.daemon is not daemon:
+            return
+        if force:
+            self._end_daemon(daemon, "did not leave in time")
+            return
+        self.is_stopping = False
+        self._open_listener()
+        self._welcome(daemon)
+        if self._stop_answer:
+            self._stop_answer(f"daemon {daemon.pid} did not leave in time")
+
+    def _stopped(self):
+        if self._stop_answer:
+            self._stop_answer(None)
+        self.loop.soon(self._finish)
+
+    def _ask_deaf(self, link, message):
+        """A client waits for its hello: ping, once for all who ask."""
+        daemon = self.daemon
+        link.send(wire.OK, message.serial)
+        if daemon is None or daemon.state != daemon.SERVING or not daemon.link:
+            return
+        if daemon.timer and daemon.timer.act is not None:
+            return                      # a ping is under way already
+        daemon.link.send(wire.PING)
+        self.log("daemon_pinged", pid=daemon.pid)
+        daemon.timer = self.loop.after(PONG_LIMIT_S, lambda: self._end_daemon(daemon, "deaf"))
+
+    # -- a daemon that lost its guard gives us everything ----------------------------------------------------
+
+    def _check_deposit(self):
+        """The daemon that was to come may have died too: then there is nothing left."""
+        if not self.awaits_deposit or self.daemon is not None:
+            return
+        lock = self.backend.try_lock(self.paths.daemon_lock, "guard, looking for a daemon")
+        if lock is None:
+            self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
+            return
+        os.close(lock)
+        self.awaits_deposit = False
+        self.log("deposit_never_came")
+        self.start_daemon()
+
+    def _ask_deposit(self, link, message):
+        if self.daemon is not None or len(message.descriptors or ()) != 1:
+            _close(message.descriptors)
+            link.send(wire.REFUSED, message.serial, text="no deposit is awaited")
+            return
+        if self.listener is None:
+            self.listener = self.backend.adopt_socket(message.descriptors[0])
+            self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
+        else:
+            _close(message.descriptors)
+        pid = message.number("daemon_pid")
+        daemon = DaemonProcess(pid, self.backend.process_start(pid), False, self.program)
+        daemon.version = message.bytes("version")
+        daemon.was_ready = True
+        daemon.state = daemon.SERVING
+        daemon.link = link
+        link.on_message = self._on_deposit_message
+        link.on_close = self._on_daemon_link_end
+        link.raise_limit()
+        self._callers.discard(link)
+        self.awaits_deposit = False
+        self.daemon = daemon
+        self.log("deposit_begun", pid=pid)
+        link.send(wire.OK, message.serial)
+
+    def _on_deposit_message(self, link, message):
+        if message.type == wire.TABLE_END:
+            link.on_message = self._on_daemon_message
+            self.log("deposit_done", sessions=len(self.sessions), living=self._living())
+            self._welcome(self.daemon)
+            self._wake_waiters(None)
+        elif message.type == wire.SESSION and message.descriptors and len(message.descriptors) <= 2 \
+                and _id(message) and _id(message) not in self.sessions:
+            self._take_deposit(message)
+        else:
+            _close(message.descriptors)
+
+    def _take_deposit(self, message):
+        ring, master = (message.descriptors + [-1])[:2]
+        slave = -1
+        if master >= 0:
+            try:
+                slave = self.backend.reopen_slave(master)
+            except OSError as error:
+                self.log("slave_not_reopened", session=_id(message), error=str(error))
+        held = Held(_id(message), ring, master, slave, message.bytes("blob"))
+        held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
+        held.spawn_number = message.number("spawn_number", 1)
+        held.is_child = False
+        self.sessions[held.id] = held
+        self.daemon.given.add(held.id)
+        if message.number("exited"):
+            held.exit = (message.number("status"), message.number("status_known"),
+                         message.number("exited_at_ms"))
+        else:
+            self._watch_foreign(held)
+
+    def _watch_foreign(self, held):
+        """Not our child: its end can be seen, its status cannot be learnt."""
+        held.watch = self.backend.watch_process(held.pid, held.pid_start)
+        if held.watch is not None:
+            self.loop.watch(held.watch, lambda _bits: self._on_session_end(held, 0, False), READABLE)
+        elif self._orphan_timer is None:
+            self._orphan_timer = self.loop.after(0, self._check_foreign)
+
+    def _check_foreign(self):
+        self._orphan_timer = None
+        unwatched = [held for held in self.sessions.values()
+                     if held.is_living and not held.is_child and held.watch is None]
+        for held in unwatched:
+            if self.backend.process_start(held.pid) != held.pid_start:
+                self._on_session_end(held, 0, False)
+        if any(held.is_living for held in unwatched):
+            self._orphan_timer = self.loop.after(ORPHAN_CHECK_S, self._check_foreign)
+
+    _DAEMON_VERBS = {
+        wire.READY: _on_ready, wire.SPAWN: _say_spawn, wire.BLOB: _say_blob,
+        wire.ADOPTED: _say_adopted, wire.RELEASE_TERMINAL: _say_release_terminal,
+        wire.RELEASE: _say_release, wire.QUIESCED: _say_quiesced, wire.PONG: _say_pong,
+        wire.STOPPING: _say_stopping,
+    }
+    _CALLER_VERBS = {
+        wire.STATE: _ask_state, wire.START_DAEMON: _ask_start, wire.STOP: _ask_stop,
+        wire.RESTART: _ask_restart, wire.DEAF: _ask_deaf, wire.DEPOSIT: _ask_deposit,
+    }
+    _CARRIERS = (wire.DEPOSIT,)
+
+
+def _exit_fields(held):
+    if held.is_living:
+        return {}
+    raw, known, at_ms = held.exit
+    return {"exited": 1, "status": raw, "status_known": known, "exited_at_ms": at_ms}
+
+
+def _answer(link, message, error):
+    if error is None:
+        link.send(wire.OK, message.serial)
+    else:
+        link.send(wire.REFUSED, message.serial, text=error)
+
+
+def _id(message):
+    return message.bytes("session").decode("ascii", "replace")
+
+
+def _close(descriptors):
+    for fd in descriptors or ():
+        os.close(fd)
+
+
+def _unlink(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _plain_environment():
+    """HOME, PATH and LANG only: nothing of whoever started us lives on in here."""
+    return {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
+
+
+def main(backend, argv, binary):
+    """The guard process: `argv` is [root, setting...]; descriptor 3 tells the launcher.
+
+    It writes there "ready" once a daemon serves (or a deposit is awaited), else
+    "failed" and the reason, and closes it.
+    """
+    import sys
+    report, root, settings = 3, argv[0], argv[1:]
+    paths = backend.find_paths(root)
+    journal = Journal(paths.guard_log, "guard", time.time)
+    lock = backend.try_lock(paths.guard_lock, "guard")
+    if lock is None:
+        os.write(report, b"taken " + backend.lock_holder(paths.guard_lock).encode())
+        return 0
+    backend.raise_descriptor_limit()
+    copy_lock = backend.try_lock(binary, "guard", shared=True)
+    journal.banner(version=OURS, wire=wire.WIRE_VERSION, pid=os.getpid(),
+                   python=sys.version.split()[0], platform=sys.platform,
+                   poller=backend.poller_name(), binary=binary)
+    guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
+    daemon_lock = backend.try_lock(paths.daemon_lock, "guard, looking for a daemon")
+    try:
+        guard.open(await_deposit=daemon_lock is None)
+    except (OSError, PtyguardError) as error:
+        os.write(report, b"failed " + str(error).encode("utf-8", "replace"))
+        return 1
+
+    def tell(error):
+        text = b"ready" if error is None else b"failed " + error.encode("utf-8", "replace")
+        try:
+            os.write(report, text)
+        except BrokenPipeError:
+            pass                        # whoever launched us has gone; we stay
+        os.close(report)
+
+    if daemon_lock is None:
+        journal("deposit_awaited")
+        tell(None)
+    else:
+        os.close(daemon_lock)
+        guard.waiters.append(tell)
+        guard.start_daemon()
+    try:
+        guard.run()
+    except BaseException as error:
+        journal("guard_failed", error=repr(error))
+        raise
+    del lock, copy_lock
+    return 0

@@ -1,0 +1,147 @@
+"""Link: one connection that speaks the guard wire, on a loop.
+
+Both guard and daemon use it.  It never blocks: what the peer does not take
+waits here.  Descriptors on their way out are duplicates that belong to the link
+until they are sent, so that their owner may close its own at any time.
+"""
+
+import os
+
+from .backend import READABLE, WRITABLE
+from .errors import ProtocolError
+from .guardwire import MESSAGE_MAX, Decoder, encode
+
+# A peer of ours that lets this much wait has stopped; an honest queue holds some
+# blobs and one table of sessions.
+QUEUE_MAX = 64 * 1024 * 1024
+
+
+class Link:
+    """`on_message(link, message)` for each message, `on_close(link, reason)` once."""
+
+    def __init__(self, backend, loop, sock, on_message, on_close, message_max=MESSAGE_MAX):
+        self.is_open = True
+        self.on_message = on_message
+        self.on_close = on_close
+        self._backend = backend
+        self._loop = loop
+        self._sock = sock
+        self._decoder = Decoder(message_max)
+        self._queue = []            # [bytes or view, duplicates]
+        self._queued_bytes = 0
+        self._serial = 0
+        self._awaited = {}          # serial -> callable(message or None)
+        loop.watch(sock.fileno(), self._on_ready, READABLE)
+
+    def fileno(self):
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    def raise_limit(self):
+        """Take messages of any size that the wire allows from now on."""
+        self._decoder.message_max = MESSAGE_MAX
+
+    def send(self, type_, serial=0, descriptors=(), **fields):
+        """Queue one message; the descriptors stay the caller's."""
+        if not self.is_open:
+            return
+        data = encode(type_, serial, len(descriptors), **fields)
+        duplicates = []
+        try:
+            for fd in descriptors:
+                duplicates.append(os.dup(fd))
+        except OSError as error:        # EMFILE, mostly: the peer cannot be served
+            _close_all(duplicates)
+            self.close(f"duplicating failed: {error.strerror}")
+            return
+        self._queue.append([memoryview(data), duplicates])
+        self._queued_bytes += len(data)
+        if self._queued_bytes > QUEUE_MAX:
+            self.close("it takes nothing any more")
+        elif len(self._queue) == 1:
+            self._flush()
+
+    def ask(self, type_, on_reply, descriptors=(), **fields):
+        """Send and call `on_reply(message)`; with None when the link ends first."""
+        if not self.is_open:
+            on_reply(None)
+            return
+        self._serial += 1
+        self._awaited[self._serial] = on_reply
+        self.send(type_, self._serial, descriptors, **fields)
+
+    def close(self, reason):
+        """Close both ways; idempotent."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._loop.forget(self._sock.fileno())
+        self._sock.close()
+        for _, duplicates in self._queue:
+            _close_all(duplicates)
+        self._queue = []
+        _close_all(self._decoder.leftovers())
+        awaited, self._awaited = self._awaited, {}
+        for on_reply in awaited.values():
+            on_reply(None)
+        self.on_close(self, reason)
+
+    def _on_ready(self, bits):
+        if bits & WRITABLE and self._queue:
+            self._flush()
+        if self.is_open and bits & ~WRITABLE:
+            self._receive()
+
+    def _flush(self):
+        try:
+            while self._queue:
+                data, duplicates = self._queue[0]
+                sent = self._backend.send_descriptors(self._sock, data, duplicates)
+                _close_all(duplicates)
+                self._queued_bytes -= sent
+                if sent < len(data):
+                    self._queue[0] = [data[sent:], []]
+                else:
+                    del self._queue[0]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.close(f"sending failed: {error.strerror}")
+            return
+        self._loop.change(self._sock.fileno(),
+                          READABLE | WRITABLE if self._queue else READABLE)
+
+    def _receive(self):
+        try:
+            data, descriptors, is_whole = self._backend.receive_descriptors(self._sock, 1 << 18)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(f"receiving failed: {error.strerror}")
+            return
+        if not data:
+            _close_all(descriptors)
+            self.close("closed by the peer")
+            return
+        try:
+            self._decoder.feed(data, descriptors, is_whole)
+            while self.is_open:
+                message = self._decoder.next()
+                _close_all(self._decoder.rejected)
+                if message is None:
+                    break
+                self._deliver(message)
+        except ProtocolError as error:
+            self.close(error.message)
+
+    def _deliver(self, message):
+        on_reply = self._awaited.pop(message.serial, None) if message.serial else None
+        if on_reply is not None:
+            on_reply(message)
+        else:
+            self.on_message(self, message)
+
+
+def _close_all(descriptors):
+    while descriptors:
+        os.close(descriptors.pop())

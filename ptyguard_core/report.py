@@ -1,0 +1,119 @@
+"""Report: facts as text for people.  Pure: dicts in, lines out.
+
+Whatever a session's command, title or path holds, nothing here reaches the user's
+terminal as a control sequence: all of it goes through `printable`.
+"""
+
+
+def printable(text):
+    """`text` on one line, what a terminal would act on escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def printable_lines(text):
+    """The same for a message that has lines."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
+def shell_words(argv):
+    """A command as one would type it."""
+    def quote(word):
+        plain = word and all(c.isalnum() or c in "-_./=:,+@%^" for c in word)
+        return word if plain else "'" + word.replace("'", "'\\''") + "'"
+    return printable(" ".join(quote(word) for word in argv or ()))
+
+
+def age(seconds):
+    """12s, 5m, 3h, 4d: what fits a column."""
+    seconds = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def exit_text(exit_, is_living=False):
+    """`exit 3`, `killed by SIGKILL`, `unknown`, or nothing while it lives."""
+    if exit_.get("signal"):
+        return f"killed by {exit_['signal']}"
+    if exit_.get("code") is not None:
+        return f"exit {exit_['code']}"
+    return "" if is_living else "unknown"
+
+
+LIVING = ("starting", "running", "draining", "quarantined")
+
+
+def session_table(sessions, now):
+    """The lines of `ls`."""
+    rows = [("NAME", "STATE", "PID", "SIZE", "AGE", "CLIENTS", "EXIT", "COMMAND")]
+    for facts in sessions:
+        size = facts["size"] or {"cols": 0, "rows": 0}
+        rows.append((facts["name"], facts["state"], str(facts["pid"] or "-"),
+                     f"{size['cols']}x{size['rows']}", age(now - facts["created_at"]),
+                     str(facts["clients"]), exit_text(facts["exit"], facts["state"] in LIVING) or "-",
+                     shell_words(facts["argv"])))
+    return align(rows)
+
+
+def align(rows):
+    """Columns as wide as their widest; the last one is left ragged."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths))
+            + "  " + row[-1] for row in rows]
+
+
+def session_sheet(facts, now):
+    """The lines of `info`."""
+    size = facts["size"] or {"cols": 0, "rows": 0}
+    offsets = facts["offsets"]
+    foreground = facts.get("foreground") or {}
+    busy = "no" if not foreground else ("yes: " + str(foreground.get("command") or foreground["pid"])
+                                        if foreground.get("busy") else "no")
+    ring = facts.get("ring")
+    pairs = [
+        ("name", facts["name"]), ("id", "@" + facts["id"]), ("state", facts["state"]),
+        ("exit", exit_text(facts["exit"], facts["state"] in LIVING) or "-"),
+        ("pid", facts["pid"]), ("command", shell_words(facts["argv"])),
+        ("started in", facts["cwd"]), ("is now in", facts.get("cwd_now")),
+        ("size", f"{size['cols']}x{size['rows']}"), ("age", age(now - facts["created_at"])),
+        ("busy", busy if facts["state"] in LIVING else None),
+        ("output", f"{offsets['start']} to {offsets['end']} kept" if offsets else "not kept"),
+        ("ring", f"{ring['bytes']} bytes" if ring else None),
+        ("input waiting", facts.get("input_queued") or None),
+        ("clients", ", ".join(_viewer(viewer) for viewer in facts.get("viewers") or ()) or "none"),
+        ("reason", facts.get("reason")),
+    ]
+    pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
+    return [f"{key + ':':<22}{printable(value)}" for key, value in pairs if value is not None]
+
+
+def _viewer(viewer):
+    size = viewer.get("size")
+    kind = "" if viewer.get("interactive") else " (reads only)"
+    return f"pid {viewer.get('pid')}" + (f" {size[0]}x{size[1]}" if size else "") + kind
+
+
+def status_sheet(facts, now):
+    """The lines of `status`."""
+    daemon, guard, update = facts["daemon"], facts["guard"], facts["update"]
+    lines = [f"daemon:     {facts['state']}"
+             + (f", pid {daemon['pid']}, version {daemon['version']}" if daemon["pid"] else "")
+             + (f", up {age(now - daemon['started_at'])}" if daemon["started_at"] else "")]
+    if facts.get("reason"):
+        lines.append(f"            {printable_lines(facts['reason'])}")
+    if daemon["pid"]:
+        lines.append(f"protocol:   {daemon['protocol'][0]} to {daemon['protocol'][1]}"
+                     if daemon["protocol"] else "protocol:   unknown")
+    lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
+                 else "guard:      none")
+    lines.append(f"sessions:   {facts['sessions']['running']} live, {facts['sessions']['ended']} ended")
+    for key in ("dir", "socket", "log"):
+        lines.append(f"{key + ':':<12}{printable(facts[key])}")
+    if daemon["binary"]:
+        lines.append(f"runs:       {printable(daemon['binary'])}")
+    if update["last_failure"]:
+        lines.append(f"last fail:  {printable(update['last_failure'])}")
+    if facts.get("disk_error"):
+        lines.append(f"disk:       {printable(facts['disk_error'])}")
+    return lines

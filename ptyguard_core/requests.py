@@ -1,0 +1,588 @@
+"""Requests: what a client may ask of the daemon, one function a verb.
+
+Each takes (daemon, client, fields, reply).  `reply(**ok)` answers, now or later;
+raising a PtyguardError answers with that.  A verb checks everything before it
+changes anything, and what it was sent is never trusted to have the right type.
+
+The client's connection may be gone when a late answer comes; replying to it is
+harmless.
+"""
+
+import errno
+import os
+
+from . import frames
+from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
+                     OutputGap, PtyguardError, SessionExists, UsageError)
+from .registry import check_name, find, is_valid_id, suggest_name
+from .ring import CAPACITY_MIN
+from .session import (ALWAYS, DRAINING, ENDED, LEADER, NEVER, STARTING, Cursor,
+                      Session)
+
+RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
+RING_BYTES_MAX = 1 << 30
+RESTORE_BYTES_MAX = 1 << 20     # history sent to paint from; the terminal shows less
+READ_BYTES_MAX = 16 << 20       # one `read`, copied into the connection's queue
+SEND_BYTES_MAX = 1 << 30
+GRACE_S = 5.0
+
+
+# -- reading what was sent -----------------------------------------------------------------
+
+def _field(fields, name, kinds, default=None):
+    value = fields.get(name, default)
+    if value is None or (isinstance(value, kinds) and not isinstance(value, bool)) \
+            or (kinds is bool and isinstance(value, bool)):
+        return value
+    raise UsageError(f"request field {name} is not of its kind: {str(value)[:40]!r}")
+
+
+def _text(fields, name, default=None):
+    value = _field(fields, name, str, default)
+    if value is not None and "\0" in value:
+        raise UsageError(f"request field {name} holds a NUL")
+    return value
+
+
+def _whole(fields, name, default, low, high):
+    value = _field(fields, name, int, default)
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"request field {name} is {value}, {low} to {high} can be used")
+    return value
+
+
+def _size(fields, name="size"):
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2
+            and all(type(n) is int and 0 < n < 65536 for n in value)):
+        raise UsageError(f"not a terminal size: {str(value)[:40]}")
+    return tuple(value)
+
+
+def _bytes_list(fields, name):
+    value = fields.get(name)
+    if not isinstance(value, list) or not all(isinstance(v, str) and "\0" not in v for v in value):
+        raise UsageError(f"request field {name} is not a list of texts without NUL")
+    return [_encode(item) for item in value]
+
+
+def _encode(text):
+    """Bytes travel in JSON as UTF-8 with lone surrogates, whatever the locale."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _target(daemon, fields):
+    """The session that is meant (C-106): named, else the one we are in, else the only one."""
+    named = _text(fields, "target")
+    records = {id_: session.record for id_, session in daemon.sessions.items()}
+    if named is not None:
+        return daemon.sessions[find(records, named)["id"]]
+    inside = _text(fields, "inside")
+    if inside in daemon.sessions and daemon.sessions[inside].is_living:
+        return daemon.sessions[inside]
+    living = [session for session in daemon.sessions.values() if session.is_living]
+    if len(living) == 1:
+        return living[0]
+    if not living:
+        raise NoSuchSession("no session lives", hint="ptyguard start -- CMD makes one")
+    names = sorted(session.name for session in living)
+    raise NoSuchSession(f"which session? {len(names)} live: {', '.join(names[:10])}"
+                        + (", ..." if len(names) > 10 else ""), hint="name one")
+
+
+def _living_target(daemon, fields):
+    session = _target(daemon, fields)
+    if session.state in (STARTING,) or not session.is_living:
+        raise _is_over(session)
+    if session.ring is None:
+        raise PtyguardError(f"session {session.name} is held but cannot be opened "
+                            f"({session.state})", hint="ptyguard daemon log")
+    return session
+
+
+def _is_over(session):
+    return NoSuchSession(f"no such session: {session.name} (it has ended)",
+                         hint=f"ptyguard log {session.name} shows its output, "
+                              f"ptyguard wait {session.name} its status")
+
+
+# -- what is told ------------------------------------------------------------------------------
+
+def describe(session):
+    """The session as cli clients see it: the JSON object of `ls` and `info`."""
+    record = session.record
+    ring = session.ring
+    told = {key: record.get(key) for key in (
+        "name", "id", "incarnation", "state", "pid", "pid_start", "argv", "cwd", "size",
+        "created_at", "ended_at", "exit", "labels", "restart", "reason")}
+    told["exit"] = told["exit"] or {"code": None, "signal": None}
+    told["labels"] = told["labels"] or {}
+    told["title"] = None
+    told["collected"] = bool(record.get("collected"))
+    told["clients"] = sum(cursor.is_interactive or cursor.is_viewer for cursor in session.cursors)
+    told["offsets"] = {"start": ring.start_offset, "end": ring.end_offset} if ring else None
+    return told
+
+
+def ls(daemon, _client, _fields, reply):
+    """All sessions, the oldest first."""
+    ordered = sorted(daemon.sessions.values(), key=lambda s: (s.record["created_at"], s.id))
+    reply(sessions=[describe(session) for session in ordered])
+
+
+def info(daemon, _client, fields, reply):
+    """Everything about one session."""
+    session = _target(daemon, fields)
+    told = describe(session)
+    backend = daemon.backend
+    told["ring"] = {"bytes": session.ring.capacity, "recovered": session.ring.recovered_bytes} \
+        if session.ring else None
+    told["input_queued"] = session.input_bytes
+    told["viewers"] = [{"pid": c.owner.hello.get("pid"), "size": c.size,
+                        "interactive": c.is_interactive, "hold": c.hold, "offset": c.offset}
+                       for c in session.cursors if c.owner]
+    told["environment"] = session.record.get("markers")
+    told["foreground"] = None
+    if session.is_living and session.master >= 0:
+        group = backend.foreground_group(session.master)
+        told["foreground"] = dict(backend.process_facts(group), pid=group,
+                                  busy=group != session.record["pid"]) if group else None
+        told["cwd_now"] = backend.process_facts(session.record["pid"]).get("cwd")
+    reply(session=told)
+
+
+def status(daemon, _client, _fields, reply):
+    """What the daemon knows of itself."""
+    living = sum(session.is_living for session in daemon.sessions.values())
+    reply(running=living, ended=len(daemon.sessions) - living, clients=len(daemon.clients),
+          disk_error=daemon.registry.last_error, **daemon.about())
+
+
+def resolve(daemon, _client, fields, reply):
+    """The session that a word means; no side effects."""
+    reply(session=describe(_target(daemon, fields)))
+
+
+# -- starting --------------------------------------------------------------------------------------
+
+def start(daemon, client, fields, reply):
+    """A new session; with `if_exists` "use", the living one of that name will do,
+    with "rejoin" also one whose uncollected end or life has the same argv."""
+    wanted = _check_start(fields)
+    name = wanted["name"]
+    if wanted["id"] in daemon.sessions:
+        # The same request again: its first asking was answered by a daemon that died.
+        again = daemon.sessions[wanted["id"]]
+        daemon.when_started(again, lambda error: reply(session=describe(again), created=True)
+                            if error is None else reply(error=error))
+        return
+    if name is not None:
+        present = next((s for s in daemon.sessions.values() if s.is_living and s.name == name), None)
+        policy = fields.get("if_exists", "refuse")
+        if policy == "rejoin":
+            rejoined = _find_to_rejoin(daemon, name, wanted["argv"], present)
+            if rejoined is not None:
+                reply(session=describe(rejoined), created=False)
+                return
+        if present is not None:
+            if policy != "use":
+                raise _exists(name)
+            daemon.when_started(present, lambda error: reply(session=describe(present), created=False)
+                                if error is None else reply(error=error))
+            return
+    if sum(s.is_living for s in daemon.sessions.values()) >= daemon.sessions_max:
+        raise LimitReached(f"{daemon.sessions_max} sessions live already",
+                           hint="end some, or set PTYGUARD_MAX_SESSIONS and restart the daemon")
+    _begin_start(daemon, wanted, reply)
+
+
+def _exists(name):
+    return SessionExists(f"session exists: {name}", hint=f"ptyguard attach {name}")
+
+
+def _find_to_rejoin(daemon, name, argv, present):
+    """C-123: the live session of that name and command, or its uncollected end."""
+    if present is not None:
+        if [_encode(item) for item in present.record["argv"]] != argv:
+            raise _exists(name)
+        return present
+    ended = [s for s in daemon.sessions.values()
+             if s.name == name and s.state == ENDED and not s.record.get("collected") and s.ring
+             and [_encode(item) for item in s.record["argv"]] == argv]
+    return max(ended, key=lambda s: s.record["created_at"]) if ended else None
+
+
+def _check_start(fields):
+    argv = _bytes_list(fields, "argv")
+    if not argv:
+        raise UsageError("a session needs a command")
+    name = _text(fields, "name")
+    id_ = _text(fields, "id_wanted")
+    if id_ is not None and not is_valid_id(id_):
+        raise UsageError(f"not a session id: {id_[:40]!r}")
+    executable = _text(fields, "executable")
+    return {
+        "id": id_,
+        "name": None if name is None else check_name(name),
+        "argv": argv,
+        "executable": argv[0] if executable is None else _encode(executable),
+        "env": _bytes_list(fields, "env"),
+        "cwd": _encode(_text(fields, "cwd", "/")),
+        "size": _size(fields) or (80, 24),
+        "echo": _field(fields, "echo", bool, True),
+        "umask": _whole(fields, "umask", 0o022, 0, 0o777),
+        "nice": _whole(fields, "nice", 0, -40, 40),
+        "limits": _bytes_list(fields, "limits") if "limits" in fields else [],
+        "ring_bytes": _whole(fields, "ring_bytes", RING_BYTES, CAPACITY_MIN, RING_BYTES_MAX),
+    }
+
+
+def _begin_start(daemon, wanted, reply):
+    """Record the intent, spawn, confirm; roll back on failure."""
+    living = [s.name for s in daemon.sessions.values() if s.is_living]
+    argv = [item.decode("utf-8", "surrogateescape") for item in wanted["argv"]]
+    cols, rows = wanted["size"]
+    record = {
+        "id": wanted["id"] or daemon.new_id(), "name": wanted["name"] or suggest_name(argv, living),
+        "incarnation": 1, "spawn": 1, "state": STARTING, "argv": argv,
+        "cwd": wanted["cwd"].decode("utf-8", "surrogateescape"),
+        "size": {"cols": cols, "rows": rows}, "created_at": daemon.wall_clock(),
+        "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
+        "restart": "never", "boot_id": daemon.backend.boot_id(), "collected": False,
+    }
+    session = Session(record)
+    daemon.registry.write(record)       # raises: nothing has happened yet
+    daemon.sessions[session.id] = session
+    env = dict(item.partition(b"=")[::2] for item in wanted["env"])
+    markers = {"PTYGUARD_SESSION": record["name"], "PTYGUARD_SESSION_ID": record["id"],
+               "PTYGUARD_DIR": daemon.paths.root}
+    record["markers"] = dict(markers, TERM=env.get(b"TERM", b"").decode("utf-8", "replace"))
+    env.update((key.encode(), os.fsencode(value)) for key, value in markers.items())
+
+    def started(error):
+        if error is None:
+            reply(session=describe(session), created=True)
+        else:
+            reply(error=error)
+
+    daemon.when_started(session, started)
+    daemon.spawn(session, dict(
+        argv=wanted["argv"], executable=wanted["executable"], cwd=wanted["cwd"],
+        env=[key + b"=" + value for key, value in env.items()], cols=cols, rows=rows,
+        ring_bytes=wanted["ring_bytes"], echo=int(wanted["echo"]), umask=wanted["umask"],
+        nice=wanted["nice"], limits=wanted["limits"], spawn_number=1))
+
+
+def spawn_error(wanted, stage, number, text):
+    """The typed error for a child that could not be started (C-103, C-215)."""
+    command = wanted["executable"].decode("utf-8", "backslashreplace")
+    cwd = wanted["cwd"].decode("utf-8", "backslashreplace")
+    if stage == "cwd":
+        return CannotExecute(f"cannot start in {cwd}: {text}", hint="--cwd DIR", errno=number,
+                             stage=stage)
+    if stage == "exec" and number in (errno.ENOENT, errno.ENOTDIR):
+        return CommandNotFound(f"command not found: {command}", errno=number, stage=stage,
+                               hint="check the name and the session's PATH")
+    if stage == "exec":
+        return CannotExecute(f"cannot execute {command}: {text}", errno=number, stage=stage,
+                             hint="is it an executable file for this machine?")
+    if stage == "terminal":
+        return LimitReached(f"no terminal could be opened: {text}", errno=number,
+                            hint="sysctl kernel.pty.max is the limit of the machine; ulimit -n "
+                                 "that of the guard")
+    return LimitReached(f"the session could not be made ({stage}): {text}", errno=number)
+
+
+# -- reading output ----------------------------------------------------------------------------------
+
+_HOLDS = {"never": NEVER, "leader": LEADER, "always": ALWAYS}
+
+
+def attach(daemon, client, fields, reply):
+    """Follow a session's output on this connection.
+
+    `from`: "restore" (history as RESTORE frames, then live), "oldest", "now" or an
+    offset (raw; with `incarnation`).  Snapshot and subscription are one step: the
+    event `live` names the offset at which OUTPUT begins.
+    """
+    if client.session is not None:
+        raise Busy("this connection follows a session already", hint="one connection, one session")
+    session = _target(daemon, fields)
+    mode = fields.get("mode", "follow")
+    if mode == "attach" and not session.is_living:
+        raise _is_over(session)
+    if session.ring is None:
+        raise PtyguardError(f"the output of session {session.name} is not kept any more")
+    incarnation = fields.get("incarnation")
+    if incarnation is not None and incarnation != session.record["incarnation"]:
+        raise NoSuchSession(f"session {session.name} has begun anew", hint="attach again")
+    cursor = _make_cursor(session, fields)
+    ring = session.ring
+    if isinstance(fields.get("from"), int):
+        cursor.offset = _check_resume(ring, fields["from"])
+    elif fields.get("from") == "oldest":
+        cursor.offset = ring.start_offset
+    reply(session=describe(session), offset=cursor.offset)
+    if fields.get("from") == "restore":
+        tail_from = max(ring.start_offset, ring.end_offset - RESTORE_BYTES_MAX)
+        client.send_raw(frames.RESTORE, ring.read(tail_from, RESTORE_BYTES_MAX))
+    client.send(frames.EVENT, event="live", offset=cursor.offset)
+    daemon.follow(client, session, cursor)
+    if cursor.is_interactive:
+        # The first to come has seen all there is: only a later one needs a repaint.
+        is_again = session.record.get("was_attached") or ring.start_offset > 0
+        session.record["was_attached"] = True
+        daemon.apply_size(session, nudge=is_again and fields.get("from") == "restore")
+
+
+def _make_cursor(session, fields):
+    hold = fields.get("hold", "never")
+    if isinstance(hold, (int, float)) and not isinstance(hold, bool) and 0 < hold < 1e9:
+        hold = float(hold)
+    elif hold in _HOLDS:
+        hold = _HOLDS[hold]
+    else:
+        raise UsageError(f"not a way to hold: {str(hold)[:40]!r}")
+    cursor = Cursor(session.ring.end_offset, hold, _size(fields),
+                    is_interactive=bool(fields.get("interactive") and not fields.get("read_only")))
+    cursor.is_viewer = bool(fields.get("viewer"))
+    cursor.may_type = bool(fields.get("may_type", cursor.is_interactive))
+    return cursor
+
+
+def _check_resume(ring, offset):
+    if not 0 <= offset <= ring.end_offset:
+        raise OutputGap(f"offset {offset} lies beyond the end {ring.end_offset}",
+                        first_offset=ring.end_offset)
+    return offset                       # too old: the gap is told in the stream, with both ends
+
+
+def leave(daemon, client, _fields, reply):
+    """Stop following on this connection."""
+    daemon.unfollow(client)
+    reply()
+
+
+def read(daemon, client, fields, reply):
+    """Bytes of the history: a reply with `offset` and `size`, then DATA frames."""
+    session = _target(daemon, fields)
+    ring = session.ring
+    if ring is None:
+        raise PtyguardError(f"the output of session {session.name} is not kept any more",
+                            hint="only its status is")
+    limit = _whole(fields, "limit", READ_BYTES_MAX, 0, READ_BYTES_MAX)
+    offset = _field(fields, "offset", int, ring.start_offset)
+    if offset < 0:
+        offset = max(ring.start_offset, ring.end_offset + offset)
+    if offset > ring.end_offset:
+        offset = ring.end_offset
+    data = ring.read(offset, limit)
+    reply(offset=offset, size=len(data), start=ring.start_offset, end=ring.end_offset,
+          session=describe(session))
+    client.send_raw(frames.DATA, data)
+
+
+def detach(daemon, client, fields, reply):
+    """Make a session's clients leave; answered when they have."""
+    session = _target(daemon, fields)
+    leaving = [cursor.owner for cursor in session.cursors
+               if cursor.is_viewer and cursor.owner is not client]
+    for other in leaving:
+        other.send(frames.EVENT, event="detached", session=session.name)
+        daemon.unfollow(other)
+    daemon.when_left(leaving, lambda: reply(session=describe(session), detached=len(leaving)))
+
+
+def size(daemon, client, fields, reply):
+    """This client's terminal has another size now."""
+    if client.cursor is not None:
+        client.cursor.size = _size(fields)
+        if client.cursor.is_interactive:
+            daemon.apply_size(client.session)
+    reply()
+
+
+def resize(daemon, _client, fields, reply):
+    """Set a session's size by hand; it holds until a client's differs."""
+    session = _living_target(daemon, fields)
+    wanted = _size(fields)
+    if wanted is None:
+        raise UsageError("a size is needed", hint="COLSxROWS")
+    daemon.set_size(session, wanted)
+    reply(session=describe(session))
+
+
+# -- input -----------------------------------------------------------------------------------------------
+
+class Send:
+    """One `send`: its bytes stay together, and it is told when the kernel took them."""
+
+    def __init__(self, daemon, client, session, total, enter, reply):
+        self.client = client
+        self.session = session
+        self.total = total
+        self.received = 0
+        self.written = 0
+        self.offset = 0
+        self._daemon = daemon
+        self._enter = enter
+        self._reply = reply
+        self._is_over = False
+
+    def begin(self, offset):
+        """It is this send's turn: its body may come."""
+        self.offset = offset
+        self.client.sends = self
+        self._daemon.note_send(self)
+        if self.total == 0:
+            self._daemon.loop.soon(self.piece_done)
+
+    def take(self, data):
+        """A piece of the body, from the wire."""
+        data = data[:self.total - self.received]
+        self.received += len(data)
+        self.session.enqueue(data, self)
+
+    def wrote(self, count):
+        """The kernel took `count` bytes."""
+        self.written += count
+
+    def piece_done(self):
+        """A queued piece is written whole."""
+        if self._is_over or self.written < self.total:
+            return
+        if self._enter:
+            # A separate write, a turn later: programs tell a paste from a key by that.
+            self._enter = False
+            self.total += 1
+            self.received += 1
+            self._daemon.loop.soon(self._type_enter)
+            return
+        self._finish(None)
+
+    def _type_enter(self):
+        if not self._is_over:
+            self.session.enqueue(b"\r", self)
+            self._daemon.write_input(self.session)
+
+    def failed(self):
+        """The terminal takes nothing any more."""
+        self._finish(f"session {self.session.name} ended")
+
+    def cancel(self, why):
+        """The client gave up or went: what is not written yet is not typed."""
+        self.session.input_bytes -= sum(len(i.data) for i in self.session.input if i.ticket is self)
+        kept = [item for item in self.session.input if item.ticket is not self]
+        self.session.input.clear()
+        self.session.input.extend(kept)
+        self._finish(why)
+
+    def _finish(self, why):
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.client.sends is self:
+            self.client.sends = None
+        if why is None:
+            self._reply(written=self.written, offset=self.offset, session=self.session.name)
+        else:
+            self._reply(error=PtyguardError(
+                f"sent {self.written} of {self.total} bytes to {self.session.name}: {why}",
+                hint="the rest was not typed", written=self.written, total=self.total))
+        self._daemon.next_send(self)
+
+
+def send(daemon, client, fields, reply):
+    """Type bytes: answered by the event `go` at its turn, then INPUT frames, then the reply."""
+    if client.sends is not None or client.session is not None:
+        raise Busy("this connection is in use")
+    session = _living_target(daemon, fields)
+    if session.state == DRAINING:
+        raise _is_over(session)
+    total = _whole(fields, "bytes", 0, 0, SEND_BYTES_MAX)
+    daemon.queue_send(Send(daemon, client, session, total, bool(fields.get("enter")), reply))
+
+
+def cancel(_daemon, client, _fields, reply):
+    """Give up the send of this connection; its own reply tells how far it came."""
+    if client.sends is not None:
+        client.sends.cancel("given up")
+    reply()
+
+
+def end_input(daemon, client, _fields, reply):
+    """End of the client's own input: the terminal's end-of-file character, in its place."""
+    session = client.session
+    if session is not None and client.cursor.may_type and session.master >= 0:
+        session.enqueue(b"", is_end=True)
+        daemon.write_input(session)
+    reply()
+
+
+# -- ends ------------------------------------------------------------------------------------------------------
+
+def wait(daemon, _client, fields, reply):
+    """Answered once the session has ended; `collect` marks its status as fetched."""
+    session = _target(daemon, fields)
+
+    def ended():
+        if fields.get("collect"):
+            daemon.collect(session)
+        reply(session=describe(session))
+
+    daemon.when_ended(session, ended)
+
+
+def collect(daemon, _client, fields, reply):
+    """Its status has reached somebody who asked for it."""
+    daemon.collect(_target(daemon, fields))
+    reply()
+
+
+def _named(fields):
+    if _text(fields, "target") is None:
+        raise UsageError("which session? this verb takes no default", hint="name it")
+
+
+def kill(daemon, _client, fields, reply):
+    """End a session's whole tree; with `signal` only send that to its processes."""
+    _named(fields)
+    session = _target(daemon, fields)
+    signum = _whole(fields, "signal", None, 1, 128)
+    grace = _field(fields, "grace", (int, float), GRACE_S)
+    if not 0 <= grace <= 86400:
+        raise UsageError(f"a grace of {grace} s")
+    if not session.is_living:
+        reply(session=describe(session))
+    elif signum is not None:
+        daemon.signal(session, signum)
+        reply(session=describe(session))
+    else:
+        daemon.kill(session, grace, lambda error: reply(session=describe(session))
+                    if error is None else reply(error=error))
+
+
+def rm(daemon, _client, fields, reply):
+    """Kill if it lives, then forget: record, output and status."""
+    _named(fields)
+    session = _target(daemon, fields)
+
+    def killed(error):
+        if error is not None:
+            reply(error=error)
+            return
+        told = describe(session)
+        daemon.forget(session)
+        reply(session=told)
+
+    if session.is_living:
+        daemon.kill(session, GRACE_S, killed)
+    else:
+        killed(None)
+
+
+VERBS = {verb.__name__: verb for verb in (
+    ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
+    end_input, wait, collect, kill, rm)}

@@ -1,0 +1,296 @@
+"""Session: one session's life as the daemon sees it, without sockets.
+
+States, the ring and who reads it where (cursors), what is to be typed (the input
+queue), and whose size the terminal has.  The ring is the only output queue: a
+client is a cursor.  Who may hold the program back is decided here, in `room`:
+
+    hold        who                       how far behind         how long
+    LEADER      typed last, interactive   256 KiB                1 s per 64 KiB it takes
+    ALWAYS      run without limit         the ring               for ever
+    seconds     log -f                    the ring               that long without progress
+    NEVER       read-only, other clients  -                      -
+
+Whoever may not hold and falls out of the ring is lagged: the daemon tells it
+what it missed.
+"""
+
+from collections import deque
+
+from .backend import LET_GO, NOTHING_YET
+from .registry import LIVING_STATES
+
+STARTING, RUNNING, DRAINING, ENDED = "starting", "running", "draining", "ended"
+LOST, FAILED, QUARANTINED = "lost", "failed", "quarantined"
+
+SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED = "spawned", "child_exited", "drained", "spawn_refused"
+GUARD_LOST_IT, HELD_UNOPENED = "guard_lost_it", "held_unopened"
+
+STATES = (STARTING, RUNNING, DRAINING, ENDED, LOST, FAILED, QUARANTINED)
+EVENTS = (SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED)
+TRANSITIONS = {
+    (STARTING, SPAWNED): RUNNING,
+    (STARTING, CHILD_EXITED): DRAINING,      # adopted before its start was confirmed
+    (STARTING, SPAWN_REFUSED): FAILED,
+    (STARTING, GUARD_LOST_IT): LOST,
+    (STARTING, HELD_UNOPENED): QUARANTINED,
+    (RUNNING, SPAWNED): RUNNING,             # adopted
+    (RUNNING, CHILD_EXITED): DRAINING,       # output may still be in the terminal
+    (RUNNING, GUARD_LOST_IT): LOST,
+    (RUNNING, HELD_UNOPENED): QUARANTINED,
+    (DRAINING, CHILD_EXITED): DRAINING,      # told again after an adoption
+    (DRAINING, DRAINED): ENDED,
+    (DRAINING, GUARD_LOST_IT): LOST,
+    (DRAINING, HELD_UNOPENED): QUARANTINED,
+    (QUARANTINED, CHILD_EXITED): ENDED,      # nothing of it can be read
+    (QUARANTINED, HELD_UNOPENED): QUARANTINED,
+    (QUARANTINED, SPAWNED): RUNNING,         # a later daemon could open it
+    (QUARANTINED, GUARD_LOST_IT): LOST,
+    (ENDED, CHILD_EXITED): ENDED,
+}
+
+NEVER, LEADER, ALWAYS = "never", "leader", "always"
+LEADER_ALLOWANCE = 256 * 1024    # screens' worth; more would show minutes-old output
+PROGRESS_BYTES = 64 * 1024       # what a leader must take ...
+PROGRESS_S = 1.0                 # ... in this time, to go on holding
+INPUT_QUEUE_MAX = 1024 * 1024    # then senders wait
+DRAIN_S = 0.2                    # of reading: a grandchild may flood for ever
+READS_ALONE = 16                 # reads a turn while it is the only thing ready
+
+
+class Cursor:
+    """One reader of one session: where it is and what it may do."""
+
+    def __init__(self, offset, hold, size=None, is_interactive=False):
+        self.offset = offset            # of the next byte that goes into a frame
+        self.hold = hold                # NEVER, LEADER, ALWAYS or seconds
+        self.size = size                # (cols, rows) of its terminal
+        self.is_interactive = is_interactive
+        self.is_lagged = False          # fell behind and has not caught up since
+        self.mark = None                # (offset, time) since when it is watched for progress
+        self.owner = None               # the connection that reads it
+        self.is_viewer = False          # counts as a client for people, may be read-only
+        self.may_type = is_interactive
+
+
+class Input:
+    """One piece to be typed; `ticket` is told when the kernel took it, or the end came."""
+
+    __slots__ = ("data", "ticket", "is_end")
+
+    def __init__(self, data, ticket=None, is_end=False):
+        self.data = data
+        self.ticket = ticket
+        self.is_end = is_end            # not bytes but "end of input"
+
+
+class Session:
+    """`record` is the dict that goes to disk and to clients; see registry.py."""
+
+    def __init__(self, record):
+        self.record = record
+        self.ring = None
+        self.memory = None              # what the ring lives in, ours to unmap
+        self.ring_fd = -1
+        self.master = -1                # -1 once released
+        self.cursors = []
+        self.leader = None              # the cursor that typed last
+        self.input = deque()
+        self.input_bytes = 0
+        self.last_input = b"\n"         # the last byte written: is the line unfinished?
+        self.drain_left_s = DRAIN_S
+        self.awaited_holders = 0        # of before a daemon was replaced
+        self.noted_holders = 0          # as the blob has it
+        self.has_let_go = False         # the terminal has nobody at the other side
+        self.is_blocked = False         # it takes no more input for now
+        self.is_drain_due = False
+        self.raw_exit = None            # (raw status, is known, at ms), for a new guard
+
+    @property
+    def id(self):
+        return self.record["id"]
+
+    @property
+    def name(self):
+        return self.record["name"]
+
+    @property
+    def state(self):
+        return self.record["state"]
+
+    @property
+    def is_living(self):
+        return self.record["state"] in LIVING_STATES
+
+    def happen(self, event):
+        """Change state by the table; KeyError is a broken invariant."""
+        self.record["state"] = TRANSITIONS[self.record["state"], event]
+
+    # -- output ------------------------------------------------------------------------
+
+    def allowance(self, cursor):
+        """How far behind this cursor may hold the program back, or None."""
+        history = self.ring.capacity - self.ring.window_bytes
+        if cursor.hold == NEVER or cursor.is_lagged:
+            return None
+        if cursor.hold == LEADER:
+            return min(LEADER_ALLOWANCE, history) if cursor is self.leader else None
+        return history
+
+    def room(self):
+        """How many bytes may be read now without running over somebody who holds."""
+        end = self.ring.end_offset
+        room = self.ring.window_bytes
+        for cursor in self.cursors:
+            allowance = self.allowance(cursor)
+            if allowance is not None:
+                room = min(room, cursor.offset + allowance - end)
+        return max(0, room)
+
+    def may_read(self):
+        """Whether the terminal is to be read now."""
+        return (self.master >= 0 and not self.awaited_holders and not self.has_let_go
+                and self.room() > 0)
+
+    def pump(self, read, before_commit, reads):
+        """Move output from the terminal into the ring: at most `reads` reads.
+
+        `read(master, view)` is the back-end's; `before_commit(start)` is called
+        when everything below offset `start` is about to be overwritten.  Returns
+        (bytes read, why it stopped): the last answer of `read`.
+        """
+        ring, master = self.ring, self.master
+        total = 0
+        count = 1
+        while reads and count > 0:
+            room = self.room()
+            if not room:
+                break
+            count = read(master, ring.writable(room))
+            if count > 0:
+                before_commit(ring.start_after(count))
+                ring.commit(count)
+                total += count
+            reads -= 1
+        if count == LET_GO:
+            self.has_let_go = True
+        return total, count
+
+    def watch_progress(self, now):
+        """Judge those who hold: (the cursors to lag now, time of the next judgement).
+
+        To be called when `room()` is 0, and at the time it returned.
+        """
+        lagging = []
+        next_at = None
+        for cursor in self.cursors:
+            allowance = self.allowance(cursor)
+            if allowance is None or cursor.hold == ALWAYS:
+                continue
+            # A small ring has less than that to give: who is half-way through is no stall.
+            step = min(PROGRESS_BYTES, allowance // 2)
+            needed, limit_s = (step, PROGRESS_S) if cursor.hold == LEADER else (1, cursor.hold)
+            behind = self.ring.end_offset - cursor.offset
+            if behind <= allowance - step:
+                cursor.mark = None
+                continue
+            if cursor.mark is None or cursor.offset - cursor.mark[0] >= needed:
+                cursor.mark = (cursor.offset, now)
+            elif now - cursor.mark[1] >= limit_s:
+                cursor.mark = None
+                lagging.append(cursor)
+                continue
+            due = cursor.mark[1] + limit_s
+            next_at = due if next_at is None else min(next_at, due)
+        return lagging, next_at
+
+    # -- clients -----------------------------------------------------------------------
+
+    def add(self, cursor):
+        """A client begins to read."""
+        self.cursors.append(cursor)
+        if self.awaited_holders and cursor.hold != NEVER:
+            self.awaited_holders -= 1
+        if cursor.is_interactive:
+            self.leader = cursor
+
+    def remove(self, cursor):
+        """A client has left; the size may be another's now."""
+        if cursor in self.cursors:
+            self.cursors.remove(cursor)
+        if self.leader is cursor:
+            self.leader = next((c for c in reversed(self.cursors) if c.is_interactive), None)
+
+    def holders(self):
+        """How many cursors may hold; noted in the blob for a successor."""
+        return sum(cursor.hold != NEVER for cursor in self.cursors)
+
+    def typed(self, cursor):
+        """This client is the leader now."""
+        if cursor.is_interactive:
+            self.leader = cursor
+
+    def wanted_size(self):
+        """The size by policy (the leader's), or None to leave it as it is."""
+        if self.leader is not None and self.leader.size:
+            return self.leader.size
+        return None
+
+    # -- input ----------------------------------------------------------------------------
+
+    def enqueue(self, data, ticket=None, is_end=False):
+        """Queue bytes (copied) to be typed, in order."""
+        self.input.append(Input(bytes(data), ticket, is_end))
+        self.input_bytes += len(data)
+
+    def is_full(self):
+        """Whether senders have to wait."""
+        return self.input_bytes >= INPUT_QUEUE_MAX
+
+    def write_input(self, write, end_byte):
+        """Write what the terminal takes now; False when it takes no more for now.
+
+        `write(master, bytes)` is the back-end's, `end_byte()` tells the byte that
+        means end of input, or None when there is none in the present mode.
+        """
+        while self.input:
+            item = self.input[0]
+            if item.is_end:
+                item.data = self._end_bytes(end_byte())
+                self.input_bytes += len(item.data)
+                item.is_end = False
+            if item.data:
+                count = write(self.master, item.data)
+                if count == LET_GO:
+                    self.drop_input()
+                    return True
+                if count == NOTHING_YET:
+                    return False
+                self.last_input = item.data[count - 1:count]
+                self.input_bytes -= count
+                item.data = item.data[count:]
+                if item.ticket is not None:
+                    item.ticket.wrote(count)
+            if not item.data:
+                self.input.popleft()
+                if item.ticket is not None:
+                    item.ticket.piece_done()
+        return True
+
+    def _end_bytes(self, byte):
+        """What makes a canonical reader see end of file: twice in an unfinished line,
+        since the first only delivers what stands there (termios(3), VEOF)."""
+        if byte is None:
+            return b""
+        return byte if self.last_input in (b"\n", b"\r", byte) else byte * 2
+
+    def drop_input(self):
+        """Nobody will read it any more: whoever waits is told."""
+        items, self.input = self.input, deque()
+        self.input_bytes = 0
+        for item in items:
+            if item.ticket is not None:
+                item.ticket.failed()
+
+    def unwritten(self):
+        """What was typed and is queued, for a successor; a `send` is told instead."""
+        return b"".join(item.data for item in self.input if item.ticket is None)

@@ -1,0 +1,455 @@
+"""Supervise: is there a daemon, is it ours; and the way to one when there is not.
+
+What a client finds is probed first, then judged by one pure function, `decide`,
+then acted on.  Starting is serialised by start.lock; whoever gets it probes again,
+since the one before may have done the work.
+
+Guard and daemon never run from the user's copy of the program: overwriting a
+running archive breaks every later import from it.  They run from a private copy in
+the state directory, named by version and content, never rewritten, with the
+byte-code of the interpreter that runs it.
+"""
+
+import os
+import sys
+import time
+
+from . import guardwire as wire
+from .errors import Incompatible, Refused, StateUnusable, Unreachable
+from .journal import tail
+from .version import OURS
+
+START_LIMIT_S = 60.0           # cold start on a machine that swaps; shared by those who wait
+LOCK_LIMIT_S = 10.0
+GUARD_ANSWER_S = 10.0
+WAKE_LIMIT_S = 5.0             # for a guard to make its sockets again
+LOOK_S = 0.01                  # between looks at a lock that somebody holds
+
+SETTINGS = {                   # environment variable -> setting of guard and daemon
+    "PTYGUARD_IDLE_EXIT": "idle-exit",
+    "PTYGUARD_MAX_SESSIONS": "sessions-max",
+    "PTYGUARD_MAX_CLIENTS": "clients-max",
+}
+
+# -- deciding: pure ---------------------------------------------------------------------------
+
+ADOPT = "adopt"                # connect and say hello
+START_DAEMON = "start_daemon"  # ask the guard for one
+START_GUARD = "start_guard"
+WAKE_GUARD = "wake_guard"      # alive, its sockets are gone
+WAIT = "wait"                  # somebody is on the way out or in
+REFUSE = "refuse"
+
+
+def decide(is_listening, guard_state, is_guard_locked, may_start):
+    """(verdict, reason) for what was probed.
+
+    `is_listening`: whether client.sock accepted a connection.  `guard_state`: the
+    daemon's state as the guard told it ("serving", "dead", "stopped",
+    "circuit-open", "stopping", ...), or None when guard.sock did not answer.
+    `is_guard_locked`: whether somebody holds guard.lock.
+    """
+    if is_listening:
+        return ADOPT, "a daemon or a guard listens"
+    if guard_state == "circuit-open":
+        return REFUSE, "the daemon keeps dying"
+    if guard_state == "stopping":
+        return WAIT, "the guard is on its way out"
+    if not may_start:
+        return REFUSE, "no daemon runs"
+    if guard_state is not None:
+        return START_DAEMON, f"the guard says {guard_state}"
+    if is_guard_locked:
+        return WAKE_GUARD, "a guard lives without its sockets"
+    return START_GUARD, "nobody is here"
+
+
+# -- asking the guard ------------------------------------------------------------------------------
+
+def ask_guard(backend, paths, type_, timeout_s=GUARD_ANSWER_S, **fields):
+    """One request on guard.sock; the answering Message, or None when no guard is there.
+
+    Raises Unreachable when it is there and does not answer in time.
+    """
+    try:
+        sock = backend.connect(paths.guard_socket, timeout_s)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _silent_guard(backend, paths, error.strerror or "no answer") from None
+    try:
+        check_peer(backend, sock, paths.guard_socket)
+        sock.sendall(wire.encode(type_, 1, **fields))
+        decoder = wire.Decoder()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            sock.settimeout(max(0.01, deadline - time.monotonic()))
+            data = sock.recv(65536)
+            if not data:
+                return None             # it went away: as good as not there
+            decoder.feed(data)
+            message = decoder.next()
+            if message is not None:
+                return message
+    except TimeoutError:
+        raise _silent_guard(backend, paths, f"no answer in {timeout_s:g} s") from None
+    except ConnectionError:
+        return None
+    except OSError as error:            # socket.timeout is no TimeoutError before 3.10
+        raise _silent_guard(backend, paths, str(error)) from None
+    finally:
+        sock.close()
+
+
+def _silent_guard(backend, paths, why):
+    return Unreachable(f"the guard at {paths.guard_socket} does not answer: {why} "
+                       f"({backend.lock_holder(paths.guard_lock) or 'holder unknown'})",
+                       hint=f"look at that process and at {paths.guard_log}; "
+                            "no second guard is started beside it")
+
+
+def check_peer(backend, sock, path):
+    """The server must be ours or root's (C-902)."""
+    owner = backend.peer_user(sock)
+    if owner not in (backend.user_id(), 0):
+        sock.close()
+        raise Refused(f"{path} is served by uid {owner}, not by us", hint="ptyguard doctor")
+
+
+def report_deaf(backend, paths):
+    """Our hello is unanswered: the guard decides, once for all, what that means."""
+    try:
+        ask_guard(backend, paths, wire.DEAF, timeout_s=1.0)
+    except Unreachable:
+        pass                            # the caller has its own limit
+
+
+# -- reaching a daemon --------------------------------------------------------------------------------
+
+def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None):
+    """A socket connected to whoever listens at client.sock; starts what is missing.
+
+    Raises Unreachable with the cause.  Blocks for at most `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    if not may_start:
+        _refuse_unless_running(backend, paths)
+    while True:
+        sock = _connect(backend, paths, deadline)
+        if sock is not None:
+            return sock
+        if not may_start:
+            raise _not_running()
+        _start_under_lock(backend, paths, deadline, environ or {})
+
+
+def _refuse_unless_running(backend, paths):
+    """Connecting would make a resting guard start a daemon: ask it first."""
+    state = ask_guard(backend, paths, wire.STATE)
+    if state is not None and state.text("daemon_state") in ("stopped", "dead"):
+        raise _not_running()
+
+
+def _not_running():
+    return Unreachable("no daemon runs", hint="without --no-start it would be started")
+
+
+def _connect(backend, paths, deadline):
+    """A checked connection, or None when nobody listens."""
+    while True:
+        try:
+            sock = backend.connect(paths.client_socket, 1.5)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except (BlockingIOError, TimeoutError):     # the backlog is full: slow is not deaf
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{paths.client_socket} accepts no connection",
+                                  hint="ptyguard status") from None
+            time.sleep(LOOK_S)
+            continue
+        except OSError as error:
+            raise Unreachable(f"cannot connect to {paths.client_socket}: {error.strerror}",
+                              hint="ptyguard status") from None
+        check_peer(backend, sock, paths.client_socket)
+        return sock
+
+
+def _start_under_lock(backend, paths, deadline, environ):
+    lock = take_lock(backend, paths.start_lock, "client, starting", deadline)
+    try:
+        sock = _connect(backend, paths, deadline)
+        if sock is not None:            # whoever held the lock before did the work
+            sock.close()
+            return
+        _start(backend, paths, deadline, environ)
+    finally:
+        os.close(lock)
+
+
+def _start(backend, paths, deadline, environ):
+    while True:
+        state = ask_guard(backend, paths, wire.STATE)
+        lock = None if state else backend.try_lock(paths.guard_lock, "client, looking for a guard")
+        is_locked = state is None and lock is None
+        if lock is not None:
+            os.close(lock)
+        verdict, reason = decide(False, state and state.text("daemon_state"), is_locked, True)
+        if verdict == REFUSE:
+            raise _refused_by_circuit(backend, paths, state)
+        if verdict == START_DAEMON:
+            _ask_for_daemon(backend, paths, deadline)
+            return
+        if verdict == START_GUARD:
+            _start_guard(backend, paths, deadline, environ)
+            return
+        if verdict == WAKE_GUARD and _wake_guard(backend, paths):
+            return
+        if time.monotonic() > deadline:
+            raise Unreachable(f"no daemon came up: {reason}", hint=f"look at {paths.guard_log}")
+        time.sleep(LOOK_S)
+
+
+def _refused_by_circuit(backend, paths, state):
+    answer = ask_guard(backend, paths, wire.START_DAEMON)
+    text = answer.text("text") if answer is not None else state.text("reason")
+    return Unreachable(f"the daemon cannot be used: {text}",
+                       hint="mend the cause, then: ptyguard daemon restart")
+
+
+def _ask_for_daemon(backend, paths, deadline):
+    answer = ask_guard(backend, paths, wire.START_DAEMON,
+                       timeout_s=max(1.0, deadline - time.monotonic()))
+    if answer is not None and answer.type != wire.OK:
+        raise Unreachable(answer.text("text"), hint=f"look at {paths.daemon_log}")
+
+
+def _wake_guard(backend, paths):
+    """True once it has its socket again.  It holds guard.lock, so what is written there
+    is its own pid and start time."""
+    words = backend.lock_holder(paths.guard_lock).replace(",", " ").split()
+    try:
+        pid, start = int(words[1]), int(words[3])
+    except (IndexError, ValueError):
+        return False
+    if not os.path.exists(paths.guard_socket):
+        backend.signal_process(pid, start, backend.signal_number("USR1"))
+    deadline = time.monotonic() + WAKE_LIMIT_S
+    while time.monotonic() < deadline:
+        if os.path.exists(paths.client_socket) and os.path.exists(paths.guard_socket):
+            return True
+        if backend.process_start(pid) != start:
+            return False
+        time.sleep(LOOK_S)
+    raise Unreachable(f"a guard (pid {pid}) holds {paths.guard_lock} and does not answer",
+                      hint=f"look at that process and at {paths.guard_log}")
+
+
+def take_lock(backend, path, purpose, deadline):
+    """The kernel lock of `path`; Unreachable, naming the holder, after `deadline`."""
+    while True:
+        lock = backend.try_lock(path, purpose)
+        if lock is not None:
+            return lock
+        if time.monotonic() > deadline:
+            raise Unreachable(f"{path} is held by {backend.lock_holder(path) or 'somebody'}",
+                              hint="wait for it, or look at that process")
+        time.sleep(LOOK_S)
+
+
+# -- starting a guard -----------------------------------------------------------------------------------
+
+def _start_guard(backend, paths, deadline, environ):
+    program = find_program(backend, paths)
+    settings = {setting: environ[variable] for variable, setting in SETTINGS.items()
+                if environ.get(variable)}
+    for name, value in settings.items():
+        if not value.replace(".", "", 1).isdigit():
+            raise Unreachable(f"setting {name} is {value!r}", hint="it takes a number")
+    try:
+        report = launch_guard(backend, paths, program, settings)
+    except OSError as error:
+        raise Unreachable(f"the guard cannot be started: {program[0]}: {error.strerror}",
+                          hint="is that interpreter usable?", errno=error.errno) from None
+    said = _read_report(backend, report, deadline)
+    if said.startswith(b"ready") or said.startswith(b"taken"):
+        return                          # taken: another guard was quicker; ask that one
+    text = said[7:].decode("utf-8", "replace") if said.startswith(b"failed ") else (
+        f"the guard ended before it was ready; log {paths.guard_log} ends:\n"
+        + tail(paths.guard_log, 2000))
+    raise Unreachable(text, hint=f"look at {paths.guard_log} and {paths.daemon_log}")
+
+
+def _read_report(backend, report, deadline):
+    poller = backend.make_poller(any_file=True)
+    poller.register(report, 1)
+    said = b""
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left):
+                raise Unreachable("the guard was not ready in time", hint="ptyguard status")
+            data = os.read(report, 8192)
+            said += data
+            if not data:
+                return said
+    finally:
+        os.close(report)
+
+
+def launch_guard(backend, paths, program, settings):
+    """Start a guard that is nobody's child; a descriptor on which it reports."""
+    interpreter, binary = program
+    report, theirs = os.pipe()
+    environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    environment["HOME"] = backend.user_home() or "/"
+    environment.setdefault("PATH", os.defpath)
+    argv = [interpreter, "-I", "-S", binary, "__guard", paths.root]
+    argv += [f"{name}={value}" for name, value in sorted(settings.items())]
+    try:
+        backend.launch(argv, environment, (theirs,), paths.guard_log, detach=True)
+    except OSError:
+        os.close(report)
+        raise
+    finally:
+        os.close(theirs)
+    return report
+
+
+# -- the private copy ----------------------------------------------------------------------------------------
+
+_ROOT_MODULES = ("ptyguard.py", "ptyguard_posix.py", "ptyguard_win.py")
+_MAIN = b"import sys\nfrom ptyguard import main\nsys.exit(main(sys.argv[1:]))\n"
+
+
+def find_program(backend, paths):
+    """(interpreter, private copy) that work together; each is tried before use."""
+    binary = make_copy(backend, paths)
+    tried = []
+    for interpreter in _interpreters():
+        if interpreter in tried:
+            continue
+        tried.append(interpreter)
+        if backend.try_program([interpreter, "-I", "-S", binary, "--version"], 20.0):
+            return interpreter, binary
+    raise Unreachable("no usable python3: tried " + ", ".join(tried),
+                      hint="install python3, 3.8 or newer")
+
+
+def _interpreters():
+    # The base executable: a virtual environment may be gone tomorrow.
+    yield getattr(sys, "_base_executable", None) or sys.executable
+    yield sys.executable
+    yield "/usr/bin/python3"
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        candidate = os.path.join(directory or ".", "python3")
+        if os.access(candidate, os.X_OK):
+            yield os.path.abspath(candidate)
+
+
+def read_sources():
+    """Our own modules' sources by archive name, from a directory or an archive."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    root = os.path.dirname(package)
+    if os.path.isdir(package):
+        names = list(_ROOT_MODULES) + ["ptyguard_core/" + name for name in os.listdir(package)
+                                       if name.endswith(".py")]
+        sources = {}
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file:
+                sources[name] = file.read()
+        return sources
+    import zipfile
+    with zipfile.ZipFile(root) as archive:
+        return {name: archive.read(name) for name in archive.namelist()
+                if name.endswith(".py") and name != "__main__.py"}
+
+
+def make_copy(backend, paths):
+    """The path of the private copy of this very code; made once, never rewritten."""
+    import hashlib
+    import importlib.util
+    try:
+        sources = read_sources()
+    except (OSError, KeyError) as error:
+        raise StateUnusable(f"our own source cannot be read: {error}",
+                            hint="was the archive moved while it ran? run it again") from None
+    magic = importlib.util.MAGIC_NUMBER
+    digest = hashlib.sha256(magic)
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name])
+    os.makedirs(paths.copies, mode=0o700, exist_ok=True)
+    backend.check_private(paths.copies)
+    copy = os.path.join(paths.copies, f"ptyguard-{OURS}-{digest.hexdigest()[:16]}.pyz")
+    if not os.path.exists(copy):
+        _write_copy(copy, dict(sources, **{"__main__.py": _MAIN}), magic)
+    return copy
+
+
+def _write_copy(copy, sources, magic):
+    import importlib.util
+    import marshal
+    import zipfile
+    draft = f"{copy}.tmp-{os.urandom(6).hex()}"
+    try:
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name in sorted(sources):
+                    source = sources[name]
+                    archive.writestr(name, source)
+                    # PEP 552: an unchecked hash-based pyc; zipimport takes it without
+                    # asking for the source's time.
+                    code = compile(source, f"{os.path.basename(copy)}/{name}", "exec",
+                                   dont_inherit=True)
+                    archive.writestr(name + "c", magic + b"\1\0\0\0"
+                                     + importlib.util.source_hash(source) + marshal.dumps(code))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, copy)
+    except OSError as error:
+        try:
+            os.unlink(draft)
+        except OSError:
+            pass
+        raise StateUnusable(f"cannot write {copy}: {error.strerror}",
+                            hint="free some space, or set PTYGUARD_DIR elsewhere",
+                            errno=error.errno) from None
+
+
+# -- stopping and restarting ---------------------------------------------------------------------------------------
+
+def stop(backend, paths, mode, force=False, timeout_s=5.0):
+    """Stop the daemon ("keep") or everything ("all"); False when nothing ran.
+
+    Returns once it is gone.  Raises Unreachable or Busy with the guard's words.
+    """
+    answer = ask_guard(backend, paths, wire.STOP, timeout_s=timeout_s + 10.0, mode=mode.encode(),
+                       force=int(force), timeout_ms=int(timeout_s * 1000))
+    if answer is None:
+        return False
+    if answer.type != wire.OK:
+        raise Unreachable(f"not stopped: {answer.text('text')}",
+                          hint="ptyguard daemon stop --force" if not force else "ptyguard status")
+    if mode == "all":
+        lock = take_lock(backend, paths.guard_lock, "client, waiting for the guard's end",
+                         time.monotonic() + LOCK_LIMIT_S)
+        os.close(lock)
+    return True
+
+
+def restart(backend, paths, timeout_s=START_LIMIT_S):
+    """Replace the daemon by one of our own code; None, or the reason why it was not."""
+    interpreter, binary = find_program(backend, paths)
+    answer = ask_guard(backend, paths, wire.RESTART, timeout_s=timeout_s,
+                       interpreter=os.fsencode(interpreter), binary=os.fsencode(binary))
+    if answer is None:
+        return "no guard runs"
+    if answer.type != wire.OK:
+        raise Unreachable(answer.text("text"), hint=f"look at {paths.daemon_log}")
+    return None
+
+
+def check_protocol(welcome):
+    """What a daemon's welcome must have before it is believed."""
+    if not isinstance(welcome.get("chosen"), int):
+        raise Incompatible("the daemon's welcome names no protocol", hint="ptyguard daemon restart")

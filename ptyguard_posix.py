@@ -1,0 +1,1048 @@
+"""POSIX back-end: every call that is not the same on all systems.
+
+It keeps the contract of ptyguard_core/backend.py, whose docstrings say what each
+public function promises; what stands here is how, and which fact of the kernel
+made it so.  Sections: places, processes, sessions, memory, sockets and locks,
+readiness, a human's terminal.
+
+Three facts shape it.  A forked child shares everything with its parent until it
+has reset it (signals, mask, descriptors).  O_NONBLOCK belongs to the open file
+description, which others share.  Linux reports EIO, BSDs end of file, on a master
+whose last slave has closed (pty(7)).
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import termios
+import time
+
+from ptyguard_core.backend import LET_GO, NOTHING_YET, Paths, Process, Spawned
+from ptyguard_core.errors import StateUnusable
+
+_IS_LINUX = sys.platform.startswith("linux")
+_HOME_DIRECTORY = ".ptyguard"
+# Linux takes 107 bytes of path in sun_path, macOS 103; the longest name in it is
+# "/client.sock".
+_SOCKET_PATH_MAX = 103
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC       # PROC_PID_INIT_INO, include/linux/proc_ns.h
+
+
+# -- places and identities ----------------------------------------------------------
+
+def find_paths(explicit=None):
+    """The `Paths` for this user; directories are made, private, or refused."""
+    explicit = explicit or os.environ.get("PTYGUARD_DIR")
+    if explicit:
+        root = os.path.realpath(os.path.expanduser(explicit))
+        _make_private(root, parents=True)
+    elif "PYTEST_CURRENT_TEST" in os.environ:
+        raise StateUnusable("a test run must not use the real home directory",
+                            hint="set PTYGUARD_DIR to a directory of the test's own")
+    else:
+        root = _default_root()
+        _make_private(root)
+    state = os.path.join(root, _host_name())
+    _make_private(state)
+    return Paths(root, state, _place_for_sockets(state))
+
+
+def _default_root():
+    """~/.ptyguard by the user database; /tmp/ptyguard-UID without a usable home."""
+    home = user_home()
+    if home and os.path.isdir(home):
+        root = os.path.join(home, _HOME_DIRECTORY)
+        if os.path.isdir(root) or os.access(home, os.W_OK | os.X_OK):
+            return root
+    return f"/tmp/ptyguard-{os.getuid()}"
+
+
+def _host_name():
+    """A directory name for this host, so that two that share a home stay apart."""
+    name = _read_text("/etc/machine-id") or _read_text("/var/lib/dbus/machine-id")
+    if not name or name == "uninitialized":
+        name = "".join(c if c.isalnum() else "-" for c in os.uname().nodename) or "host"
+    name = "host-" + name[:16]
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return name
+    # Containers often carry the machine-id of the image that they came from.
+    return name if namespace == _INITIAL_PID_NAMESPACE else f"{name}-{namespace:x}"
+
+
+def _read_text(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(256).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _make_private(path, parents=False):
+    try:
+        if parents:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StateUnusable(f"cannot make the directory {path}: {error.strerror}",
+                            hint="make it yourself, or set PTYGUARD_DIR to one that "
+                                 "you can write", errno=error.errno) from None
+    check_private(path)
+
+
+def check_private(path):
+    """Raise StateUnusable unless `path` is a directory of ours that nobody else enters."""
+    try:
+        facts = os.lstat(path)
+    except OSError as error:
+        raise StateUnusable(f"cannot look at {path}: {error.strerror}",
+                            errno=error.errno) from None
+    if stat.S_ISLNK(facts.st_mode):
+        raise StateUnusable(f"{path} is a symbolic link",
+                            hint="remove it, or set PTYGUARD_DIR to the real directory")
+    if not stat.S_ISDIR(facts.st_mode):
+        raise StateUnusable(f"{path} is not a directory", hint="move it out of the way")
+    if facts.st_uid != os.getuid():
+        raise StateUnusable(f"{path} belongs to uid {facts.st_uid}, not to us "
+                            f"({os.getuid()})", hint="set PTYGUARD_DIR to a directory of yours")
+    if stat.S_IMODE(facts.st_mode) & 0o077:
+        raise StateUnusable(f"{path} is open to others "
+                            f"(mode {stat.S_IMODE(facts.st_mode):04o})",
+                            hint=f"chmod 700 {path}")
+
+
+def _place_for_sockets(state):
+    """The directory for sockets and locks: the state directory itself where it can
+    carry them, else a private one under /tmp.  Decided once, in the file `place`."""
+    chosen = os.path.join(state, "place")
+    for _ in range(3):
+        try:
+            with open(chosen, "rb") as file:
+                place = os.fsdecode(file.read(4096)).strip()
+        except FileNotFoundError:
+            _decide_place(state, chosen)
+            continue
+        except OSError as error:
+            raise StateUnusable(f"cannot read {chosen}: {error.strerror}",
+                                errno=error.errno) from None
+        if place == ".":
+            return state
+        if os.path.isabs(place):
+            _make_private(place)        # a cleaner of /tmp may have taken it
+            return place
+        break
+    raise StateUnusable(f"{chosen} does not name a directory",
+                        hint="remove it while no session runs")
+
+
+def _decide_place(state, chosen):
+    place = "."
+    if len(os.fsencode(state)) + len("/client.sock") > _SOCKET_PATH_MAX \
+            or not _can_carry_sockets(state):
+        place = f"/tmp/ptyguard-{os.getuid()}-{os.urandom(6).hex()}"
+    draft = f"{chosen}.{os.urandom(6).hex()}"
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            file.write(os.fsencode(place) + b"\n")
+        try:
+            os.link(draft, chosen)      # whole or not at all, and only one wins
+        except FileExistsError:
+            pass
+        except OSError:
+            os.rename(draft, chosen)    # no hard links here: the last one wins, once
+            return
+        os.unlink(draft)
+    except OSError as error:
+        raise StateUnusable(f"cannot write {chosen}: {error.strerror}",
+                            hint="free some space, or set PTYGUARD_DIR elsewhere",
+                            errno=error.errno) from None
+
+
+def _can_carry_sockets(directory):
+    """Whether sockets and locks work there (some network and FUSE mounts have neither)."""
+    probe = os.path.join(directory, "probe." + os.urandom(4).hex())
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(probe)
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.close()
+        _unlink_quietly(probe)
+
+
+def _unlink_quietly(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def user_id():
+    """An integer that names the user; only the same user may talk to us."""
+    return os.getuid()
+
+
+def _passwd_entry():
+    import pwd              # not on every start: it may ask a directory service
+    try:
+        return pwd.getpwuid(os.getuid())
+    except KeyError:
+        return None
+
+
+def user_home():
+    """The user's home by the user database, or None."""
+    entry = _passwd_entry()
+    return entry.pw_dir if entry and os.path.isabs(entry.pw_dir) else None
+
+
+def user_shell():
+    """The user's login shell, absolute."""
+    entry = _passwd_entry()
+    for shell in (entry and entry.pw_shell, os.environ.get("SHELL")):
+        if shell and os.path.isabs(shell) and os.access(shell, os.X_OK):
+            return shell
+    return "/bin/sh"
+
+
+def boot_id():
+    """A text that changes with every boot of this host."""
+    return _read_text("/proc/sys/kernel/random/boot_id") or "unknown"
+
+
+# -- processes ------------------------------------------------------------------------
+
+def process_start(pid):
+    """The start time of the living process `pid`, or None; a zombie is dead."""
+    row = _read_process(pid)
+    return None if row is None or row.is_zombie else row.start
+
+
+def _read_process(pid):
+    if not _IS_LINUX:
+        return _ask_ps(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The command stands in brackets and may hold brackets and blanks (proc(5)).
+    fields = text[text.rindex(b")") + 2:].split()
+    return Process(pid, parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]),
+                   terminal=int(fields[4]) & 0xFFFFFFFF, start=int(fields[19]),
+                   is_zombie=fields[0] in (b"Z", b"X", b"x"))
+
+
+def _ask_ps(pid):
+    """Where there is no /proc: ps gives the start to the second."""
+    found = [row for row in _process_table_of_ps() if row.pid == pid]
+    return found[0] if found else None
+
+
+def _process_table_of_ps():
+    import subprocess
+    text = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,stat=,lstart="], timeout=10,
+                          env={"LC_ALL": "C", "PATH": "/bin:/usr/bin"},
+                          stdout=subprocess.PIPE).stdout.decode("ascii", "replace")
+    rows = []
+    for line in text.splitlines():
+        fields = line.split(None, 4)
+        if len(fields) == 5:
+            start = int(time.mktime(time.strptime(fields[4].strip())))
+            rows.append(Process(int(fields[0]), int(fields[1]), int(fields[2]),
+                                int(fields[2]), 0, start, fields[3].startswith("Z")))
+    return rows
+
+
+def process_table():
+    """All processes that can be seen, as a list of `Process`."""
+    if not _IS_LINUX:
+        return _process_table_of_ps()
+    rows = (_read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [row for row in rows if row is not None]
+
+
+def process_facts(pid):
+    """What can be seen of a process, for people."""
+    facts = {}
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            argv = file.read(4096).split(b"\0")[:-1]
+        facts["argv"] = [os.fsdecode(item) for item in argv]
+        facts["command"] = _read_text(f"/proc/{pid}/comm")
+        facts["cwd"] = os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        pass
+    return facts
+
+
+def signal_process(pid, start, signum):
+    """Send a signal to exactly that process; False when it is gone."""
+    if pid <= 0 or process_start(pid) != start or start is None:
+        return False
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True         # it is alive, and not ours to signal (setuid programs)
+    return True
+
+
+def signal_group(group, signum):
+    """Signal a process group; False when nobody was there (or all not ours)."""
+    if group <= 1:
+        return False
+    try:
+        os.killpg(group, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def signal_number(name):
+    """The number of `SIGHUP`, `HUP`, `hup` or `1`; None when there is none."""
+    text = str(name).upper()
+    if text.isdecimal():
+        return int(text) if int(text) in set(map(int, signal.valid_signals())) else None
+    if not text.startswith("SIG"):
+        text = "SIG" + text
+    number = getattr(signal, text, None)
+    return int(number) if isinstance(number, signal.Signals) else None
+
+
+def signal_name(number):
+    """`SIGHUP` for 1; a name is made up for numbers without one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"       # real-time signals between SIGRTMIN and SIGRTMAX
+
+
+def decode_status(raw):
+    """(code, signal number) of what the system reported; one of them is None."""
+    if os.WIFSIGNALED(raw):
+        return None, os.WTERMSIG(raw)
+    return os.WEXITSTATUS(raw), None
+
+
+def reap_children():
+    """(pid, raw exit status) of every child of ours that has ended; never blocks."""
+    ended = []
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if not pid:
+            return ended
+        ended.append((pid, raw))
+
+
+def watch_process(pid, start):
+    """A descriptor that becomes readable at that process's end, or None."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        fd = os.pidfd_open(pid, 0)      # close-on-exec by itself, pidfd_open(2)
+    except OSError:
+        return None
+    if process_start(pid) != start:     # gone in between, or somebody else by now
+        os.close(fd)
+        return None
+    return fd
+
+
+def launch(argv, environment, descriptors, log_path, detach):
+    """Run `argv` with null and log as its stdio; return its pid."""
+    report_read, report_write = os.pipe()
+    try:
+        pid = _fork_clean()
+        if pid == 0:
+            _run_launched(argv, environment, descriptors, log_path, detach, report_write)
+    finally:
+        os.close(report_write)
+    with open(report_read, "rb", buffering=0) as report:
+        text = b"".join(iter(lambda: report.read(256), b""))
+    if detach:
+        os.waitpid(pid, 0)
+    words = text.split()
+    if len(words) == 2:
+        if not detach:
+            os.waitpid(pid, 0)
+        number = int(words[1])
+        raise OSError(number, os.strerror(number), argv[0])
+    return int(words[0]) if detach else pid
+
+
+def _run_launched(argv, environment, descriptors, log_path, detach, report):
+    """The child's side of `launch`: never returns.
+
+    `report` gets the pid, then nothing (exec closes it) or the errno.
+    """
+    said = b"0 "                        # in place of the pid, until that is told
+    try:
+        _reset_signals()
+        os.setsid()
+        if detach:
+            if os.fork():               # the session's leader leaves: its child can
+                os._exit(0)             # never get a controlling terminal by accident
+            said = b""
+            os.write(report, b"%d " % os.getpid())
+        os.umask(0o077)
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        # All are moved above the target range first, so that no dup2 hits one
+        # that is still to be moved.
+        lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10 + len(descriptors))
+                  for fd in (null, log, log, *descriptors, report)]
+        for target, fd in enumerate(lifted):
+            os.dup2(fd, target, inheritable=target < len(lifted) - 1)
+        report = len(lifted) - 1
+        close_from(report + 1)
+        os.execve(argv[0], argv, environment)
+    except OSError as error:
+        os.write(report, said + b"%d" % error.errno)
+    except BaseException:
+        os.write(report, said + b"%d" % errno.EINVAL)
+    finally:
+        os._exit(127)
+
+
+def try_program(argv, timeout_s):
+    """Whether `argv` runs and ends with status 0 within the time."""
+    try:
+        pid = launch(argv, {"PATH": os.defpath}, (), os.devnull, detach=False)
+    except OSError:
+        return False
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found, raw = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return raw == 0
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
+
+
+def _limit_names():
+    import resource
+    return {name: getattr(resource, name) for name in dir(resource)
+            if name.startswith("RLIMIT_")}
+
+
+def own_limits():
+    """The caller's soft limits, umask and nice value, for a new session."""
+    import resource
+    limits = []
+    for name, number in _limit_names().items():
+        try:
+            limits.append(f"{name}={resource.getrlimit(number)[0]}")
+        except (OSError, ValueError):
+            continue                    # known to Python, not to this kernel
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {"limits": limits, "umask": umask, "nice": os.nice(0)}
+
+
+def raise_descriptor_limit():
+    """Raise the number of descriptors to what we may; returns it."""
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 10240):        # macOS says "unlimited" and takes OPEN_MAX only
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+        except (OSError, ValueError):
+            continue
+    return soft
+
+
+def close_from(first):
+    """Close every descriptor from `first` up."""
+    try:
+        names = os.listdir("/proc/self/fd" if _IS_LINUX else "/dev/fd")
+    except OSError:
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+        return
+    # Named one by one: closerange counts to the limit where the kernel has no
+    # close_range(2), and a limit of a million is common.
+    for name in names:
+        if int(name) >= first:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass                    # the directory's own descriptor
+    # A PyPy without reference counts may hold listdir's descriptor no longer; done.
+
+
+def ensure_standard_streams():
+    """Open the null device for each of 0, 1, 2 that is closed."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is exactly `fd`: those below are open.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _fork_clean():
+    """fork with all signals blocked; the child resets them before it unblocks."""
+    every = signal.valid_signals()
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, every)
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _reset_signals():
+    """Default dispositions and an empty mask: what a program expects to begin with.
+
+    Python ignores SIGPIPE and SIGXFSZ, a background job of a shell without job
+    control SIGINT and SIGQUIT, nohup SIGHUP; exec would keep all of that.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            pass                        # KILL, STOP, and those the C library keeps
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+# -- sessions -----------------------------------------------------------------------
+
+class _SpawnFailed(OSError):
+    """An OSError that knows its stage."""
+
+    def __init__(self, error, stage):
+        super().__init__(error.errno, error.strerror)
+        self.stage = stage
+
+
+def spawn_session(argv, executable, environment, cwd, size, echo, umask, nice, limits):
+    """Start a child as leader of a new terminal of `size`; return `Spawned`."""
+    try:
+        master, slave = os.openpty()
+    except OSError as error:
+        raise _SpawnFailed(error, "terminal") from None
+    status_read = status_write = -1
+    try:
+        _set_up_terminal(slave, size, echo)
+        os.set_blocking(master, False)
+        status_read, status_write = os.pipe()
+        os.set_blocking(status_read, False)
+        pid = _fork_clean()
+    except OSError as error:
+        for fd in (master, slave, status_read, status_write):
+            if fd >= 0:
+                os.close(fd)
+        raise _SpawnFailed(error, "fork") from None
+    if pid == 0:
+        _run_session(argv, executable, environment, cwd, slave, status_write,
+                     umask, nice, limits)
+    os.close(status_write)
+    return Spawned(pid, process_start(pid) or 0, master, slave, status_read)
+
+
+def _set_up_terminal(slave, size, echo):
+    # Sizes go to the slave: on macOS a master takes none before its slave is open.
+    resize_terminal(slave, size)
+    mode = termios.tcgetattr(slave)
+    mode[0] |= getattr(termios, "IUTF8", 0x4000 if _IS_LINUX or sys.platform == "darwin" else 0)
+    if not echo:
+        mode[3] &= ~(termios.ECHO | termios.ECHOE | termios.ECHOK | termios.ECHONL)
+    termios.tcsetattr(slave, termios.TCSANOW, mode)
+
+
+def _run_session(argv, executable, environment, cwd, slave, status, umask, nice, limits):
+    """The child's side of `spawn_session`: never returns."""
+    stage = "setup"
+    try:
+        _reset_signals()
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        status = fcntl.fcntl(status, fcntl.F_DUPFD_CLOEXEC, 3)
+        for fd in (0, 1, 2):
+            os.dup2(slave, fd, inheritable=True)
+        os.dup2(status, 3, inheritable=False)
+        status = 3
+        close_from(4)
+        os.umask(umask)
+        _apply_nice(nice)
+        _apply_limits(limits)
+        stage = "cwd"
+        os.chdir(cwd)
+        stage = "exec"
+        _exec_by_path(executable, argv, environment)
+    except OSError as error:
+        os.write(status, f"{stage} {error.errno}".encode())
+    except BaseException:
+        os.write(status, f"{stage} {errno.EINVAL}".encode())
+    finally:
+        os._exit(127)
+
+
+def _apply_nice(nice):
+    try:
+        os.nice(nice - os.nice(0))
+    except OSError:
+        pass                            # a guard at 10 cannot give a child 0 unless root
+
+
+def _apply_limits(limits):
+    import resource
+    numbers = _limit_names()
+    for item in limits:
+        name, _, value = item.decode("ascii", "replace").partition("=")
+        if name not in numbers:
+            continue
+        try:
+            hard = resource.getrlimit(numbers[name])[1]
+            resource.setrlimit(numbers[name], (int(value), hard))
+        except (OSError, ValueError):
+            continue                    # the creator's limit lies above our hard one
+
+
+def _exec_by_path(executable, argv, environment):
+    """execve along the session's own PATH; the errno that is raised is the telling one.
+
+    As a shell does: a directory without it is skipped, and "permission denied"
+    somewhere is worth more than "not found" elsewhere.
+    """
+    if b"/" in executable:
+        os.execve(executable, argv, environment)
+    denied = None
+    for directory in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
+        try:
+            os.execve(os.path.join(directory or b".", executable), argv, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG):
+                raise
+            denied = denied or error
+    raise denied or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def decode_exec_status(data):
+    """None when exec worked, else (stage, errno); stages `cwd`, `exec`, `setup`."""
+    words = data.split()
+    return (words[0].decode("ascii", "replace"), int(words[1])) if len(words) == 2 else None
+
+
+def reopen_slave(master):
+    """A new slave descriptor of that terminal, so that it outlives its programs."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    if _IS_LINUX:
+        try:
+            # TIOCGPTPEER (Linux 4.13): needs no path, so any mount namespace will do.
+            return fcntl.ioctl(master, 0x5441, flags)
+        except OSError:
+            number = struct.unpack("I", fcntl.ioctl(master, 0x80045430, b"\0" * 4))[0]
+            return os.open(f"/dev/pts/{number}", flags)     # TIOCGPTN
+    if hasattr(os, "ptsname"):
+        return os.open(os.ptsname(master), flags)
+    name = fcntl.ioctl(master, 0x40807453, b"\0" * 128)     # TIOCPTYGNAME, macOS
+    return os.open(name.rstrip(b"\0"), flags)
+
+
+if hasattr(os, "readv"):
+    def _read_into(fd, view):
+        return os.readv(fd, (view,))
+else:                                   # PyPy
+    from io import FileIO
+
+    def _read_into(fd, view):
+        count = FileIO(fd, closefd=False).readinto(view)
+        if count is None:
+            raise BlockingIOError
+        return count
+
+
+def read_terminal(master, view):
+    """Read into `view`: a count, NOTHING_YET or LET_GO.  Never blocks."""
+    try:
+        return _read_into(master, view) or LET_GO
+    except BlockingIOError:
+        return NOTHING_YET
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return LET_GO
+        raise
+
+
+def write_terminal(master, data):
+    """Write what fits now; the count, 0 for none, LET_GO when nobody can read it."""
+    try:
+        return os.write(master, data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return LET_GO
+        raise
+
+
+def resize_terminal(master, size):
+    """Set the size; programs are told when it differs."""
+    cols, rows = size
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+
+def terminal_size(descriptor):
+    """(cols, rows) or None when it is no terminal or has none."""
+    try:
+        packed = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, b"\0" * 8)
+    except OSError:
+        return None
+    rows, cols = struct.unpack("HHHH", packed)[:2]
+    return (cols, rows) if cols and rows else None
+
+
+def foreground_group(master):
+    """The foreground process group, or None."""
+    try:
+        group = os.tcgetpgrp(master)
+    except OSError:
+        return None
+    return group if group > 1 else None
+
+
+def end_of_input(master):
+    """The byte that means end of input while in canonical mode, else None."""
+    try:
+        mode = termios.tcgetattr(master)
+    except termios.error:
+        return None
+    if not mode[3] & termios.ICANON:
+        return None
+    byte = mode[6][termios.VEOF]
+    return byte if byte != b"\0" else None
+
+
+def terminal_device(master):
+    """The device number that `Process.terminal` shows for its programs, or 0."""
+    try:
+        if _IS_LINUX:
+            number = struct.unpack("I", fcntl.ioctl(master, 0x80045430, b"\0" * 4))[0]
+            return _kernel_device(os.stat(f"/dev/pts/{number}").st_rdev)
+    except OSError:
+        pass
+    return 0
+
+
+def _kernel_device(device):
+    # /proc/PID/stat shows new_encode_dev(): minor 7-0, major, minor 31-20 (kdev_t.h).
+    major, minor = os.major(device), os.minor(device)
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+# -- memory -----------------------------------------------------------------------------
+
+def make_memory(size):
+    """A descriptor of `size` bytes of zeroed memory without a name, fully backed."""
+    if hasattr(os, "memfd_create"):
+        try:
+            fd = os.memfd_create("ptyguard-ring", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+            return fd
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+    fd = _make_unlinked_file()
+    try:
+        # Without it a full tmpfs shows itself as SIGBUS, at a store, in the loop.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.ftruncate(fd, size)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_unlinked_file():
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    name = "ptyguard-" + os.urandom(12).hex()
+    try:
+        from _posixshmem import shm_open, shm_unlink
+    except ImportError:
+        pass
+    else:
+        fd = shm_open("/" + name, flags, mode=0o600)
+        shm_unlink("/" + name)
+        return fd
+    for directory in ("/dev/shm", "/tmp"):
+        path = os.path.join(directory, name)
+        try:
+            fd = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            continue
+        os.unlink(path)
+        return fd
+    raise OSError(errno.ENOSPC, "no place for shared memory")
+
+
+def map_memory(descriptor):
+    """A writable buffer over all of it, shared; `.close()` unmaps."""
+    return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+
+
+# -- sockets and locks -----------------------------------------------------------------
+
+def listen(path):
+    """A listening socket at `path`, private from birth, non-blocking."""
+    try:
+        facts = os.lstat(path)
+        if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != os.getuid():
+            raise StateUnusable(f"{path} is in the way and is no socket of ours",
+                                hint="move it away")
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)            # bind creates the file: no moment with a wider mode
+    try:
+        sock.bind(path)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def connect(path, timeout_s):
+    """A connected socket, or OSError; TimeoutError is not a refusal."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(path)
+    except socket.timeout:
+        sock.close()
+        raise TimeoutError(errno.ETIMEDOUT, "no answer", path) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def accept(listener):
+    """A connected, non-blocking socket with room for bulk output, or OSError."""
+    sock, _ = listener.accept()
+    sock.setblocking(False)
+    # Measured: a megabyte takes what a turn reads in one send; the default
+    # (about 200 KiB) costs wake-ups.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return sock
+
+
+def socket_pair():
+    """Two connected sockets, non-blocking."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+def adopt_socket(descriptor):
+    """The socket object of a descriptor that was passed to us; owns it."""
+    os.set_inheritable(descriptor, False)
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
+
+
+def peer_user(sock):
+    """The user id behind a connection (of whoever called listen, seen from the client)."""
+    if hasattr(socket, "SO_PEERCRED"):
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", packed)[1]
+    # struct xucred: version, uid, ... under LOCAL_PEERCRED (1) at SOL_LOCAL (0), BSDs
+    return struct.unpack_from("II", sock.getsockopt(0, 1, 76))[1]
+
+
+def send_descriptors(sock, data, descriptors):
+    """Like send, descriptors travel with the first byte; returns the count sent."""
+    if not descriptors:
+        return sock.send(data)
+    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+
+
+_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CMSG_BYTES = 253 * 4                   # SCM_MAX_FD
+
+
+def receive_descriptors(sock, limit):
+    """(data, descriptors, is_whole); the descriptors are ours, close-on-exec."""
+    data, control, flags, _ = sock.recvmsg(limit, socket.CMSG_SPACE(_CMSG_BYTES), _CMSG_CLOEXEC)
+    descriptors = []
+    for level, kind, packed in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            count = len(packed) // 4
+            descriptors += struct.unpack(f"{count}i", packed[:count * 4])
+    if not _CMSG_CLOEXEC:
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+    return data, descriptors, not flags & socket.MSG_CTRUNC
+
+
+def try_lock(path, purpose, shared=False):
+    """Take the kernel lock of that file: a descriptor, or None when held."""
+    flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if not shared:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} start {process_start(os.getpid())}, {purpose}, since "
+                          f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(), 0)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:     # the lock counts, the words in it do not
+            os.close(fd)
+            raise
+    return fd
+
+
+def lock_holder(path):
+    """What the holder wrote there, for an error message; "" when nothing is known."""
+    return _read_text(path)
+
+
+# -- readiness -----------------------------------------------------------------------------
+
+class _Poll:
+    """poll(2) with epoll's manners: takes any file, costs by the number of them."""
+
+    def __init__(self):
+        self._poll = select.poll()
+        self.register = self._poll.register
+        self.modify = self._poll.modify
+        self.unregister = self._poll.unregister
+
+    def poll(self, timeout_s):
+        """(fd, bits) pairs; None waits for ever."""
+        # Rounded up: a deadline half a millisecond away must not spin.
+        return self._poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999))
+
+    def close(self):
+        """Nothing to let go of."""
+
+
+def make_poller(any_file=False):
+    """An object with register(fd, bits), modify, unregister, poll(timeout_s), close."""
+    if hasattr(select, "epoll") and not any_file:
+        return select.epoll()           # its bits are poll's: READABLE, WRITABLE, FAILED
+    return _Poll()
+
+
+def poller_name():
+    """epoll, poll, ...: for the log's banner."""
+    return "epoll" if hasattr(select, "epoll") else "poll"
+
+
+def watch_signals(names, act=None):
+    """Turn signals into bytes on a descriptor: (descriptor, read function)."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    numbers = {getattr(signal, name): name for name in names if hasattr(signal, name)}
+    # A full pipe loses a byte, not the fact: whoever reads it acts on the name.
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in numbers:
+        # The byte is written before the handler runs.
+        signal.signal(number, lambda *_: act() if act else None)
+
+    def read():
+        try:
+            data = os.read(read_end, 4096)
+        except BlockingIOError:
+            return []
+        return [numbers[number] for number in dict.fromkeys(data) if number in numbers]
+
+    return read_end, read
+
+
+def ignore_signals(names):
+    """Ignore these signals from now on."""
+    for name in names:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+# -- a human's terminal -----------------------------------------------------------------------
+
+def enter_raw(descriptor, keep_output):
+    """Make it raw and return what `leave_raw` needs."""
+    saved = termios.tcgetattr(descriptor)
+    mode = termios.tcgetattr(descriptor)
+    # cfmakeraw(3) by hand: tty.setraw left half of these flags alone before 3.12.
+    mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+                 | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+                 | termios.IXOFF | termios.INPCK)
+    if not keep_output:
+        mode[1] &= ~termios.OPOST
+    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    mode[6][termios.VMIN] = 1
+    mode[6][termios.VTIME] = 0
+    # TCSANOW: draining can wait for ever on a terminal that is stopped.
+    termios.tcsetattr(descriptor, termios.TCSANOW, mode)
+    return saved
+
+
+def leave_raw(descriptor, saved):
+    """Put it back; never stops us, never blocks."""
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        termios.tcsetattr(descriptor, termios.TCSANOW, saved)
+    except termios.error:
+        pass                            # the terminal is gone: there is nothing to put back
+    finally:
+        signal.signal(signal.SIGTTOU, before)
+
+
+def is_foreground(descriptor):
+    """Whether we may read from that terminal now."""
+    try:
+        return os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def stop_self():
+    """Stop as Ctrl-Z would; returns when continued."""
+    before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, before)

@@ -1,0 +1,42 @@
+"""What all tests share: a directory of its own for each, waiting, and hypothesis without a clock."""
+
+import os
+import sys
+import time
+
+import pytest
+from hypothesis import settings
+
+# `pytest` alone finds the house too, not only `python -m pytest` at its door.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# A busy machine is slow, not wrong.  HYPOTHESIS_PROFILE=thorough looks longer.
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+LIMIT_S = 60        # for facts that take milliseconds
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    """PTYGUARD_DIR of this test alone; nothing of the caller's own session leads elsewhere."""
+    directory = tmp_path / "ptyguard"
+    monkeypatch.setenv("PTYGUARD_DIR", str(directory))
+    for name in ("PTYGUARD_SESSION", "PTYGUARD_SESSION_ID", "PTYGUARD_DEV", "PTYGUARD_TEST_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    return directory
+
+
+@pytest.fixture
+def eventually():
+    """`eventually(fact)`: the first true answer of `fact()`, which has a generous limit."""
+    def wait(fact):
+        limit = time.monotonic() + LIMIT_S
+        while True:
+            answer = fact()
+            if answer:
+                return answer
+            assert time.monotonic() < limit, "this never became true"
+            os.sched_yield() if hasattr(os, "sched_yield") else None
+    return wait

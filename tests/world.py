@@ -1,0 +1,264 @@
+"""A world of its own for each test: a directory, an environment, and an end.
+
+`World` runs ptyguard as users do, as a process.  `Terminal` is a human's terminal
+around such a process.  Both wait for facts with a generous limit and never sleep
+for luck; closing a world ends every process that it started, by pid.
+"""
+
+import fcntl
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIMIT_S = 60.0
+
+
+def wait_until(fact, what="the fact", limit_s=LIMIT_S):
+    """The first true value of `fact()`; looks again and again, fails after the limit."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = fact()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come to be in {limit_s:g} s"
+        select.select([], [], [], 0.01)     # give the processors to those who make it true
+
+
+def is_alive(pid):
+    """Whether that process runs; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+class World:
+    """One PTYGUARD_DIR with whatever lives in it.  A context manager."""
+
+    def __init__(self, program=None, **variables):
+        self.directory = tempfile.mkdtemp(prefix="pg-")
+        self.program = program or [sys.executable, os.path.join(ROOT, "ptyguard.py")]
+        self.env = {key: value for key, value in os.environ.items()
+                    if not key.startswith(("PTYGUARD", "PYTEST"))}
+        self.env.update(PTYGUARD_DIR=os.path.join(self.directory, "d"), TERM="xterm-256color",
+                        **variables)
+        self._started = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # -- running ---------------------------------------------------------------------------
+
+    def run(self, *args, input=None, check=None, stdin=None, timeout=LIMIT_S, env=None, cwd=None,
+            stdout=subprocess.PIPE):
+        """One command to its end; CompletedProcess with bytes.  `check` is the code it must have."""
+        given = {} if input is not None else {"stdin": subprocess.DEVNULL if stdin is None else stdin}
+        done = subprocess.run(self.program + list(args), env=env or self.env, cwd=cwd, input=input,
+                              stdout=stdout, stderr=subprocess.PIPE, timeout=timeout, **given)
+        if check is not None:
+            assert done.returncode == check, (args, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def json(self, *args):
+        """The JSON object that a command prints."""
+        return json.loads(self.run(*args, "--json", check=None).stdout)
+
+    def popen(self, *args, **options):
+        """A command in the background; ended with this world."""
+        options.setdefault("env", self.env)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        process = subprocess.Popen(self.program + list(args), **options)
+        self._started.append(process)
+        return process
+
+    def terminal(self, *args, size=(80, 24), program=None, env=None):
+        """A command in a terminal of its own."""
+        terminal = Terminal((program or self.program) + list(args), env or self.env, size)
+        self._started.append(terminal.process)
+        return terminal
+
+    # -- looking -----------------------------------------------------------------------------
+
+    @property
+    def state(self):
+        """This host's directory."""
+        parent = self.env["PTYGUARD_DIR"]
+        return os.path.join(parent, os.listdir(parent)[0])
+
+    @property
+    def place(self):
+        """Where sockets and locks are."""
+        with open(os.path.join(self.state, "place")) as file:
+            place = file.read().strip()
+        return self.state if place == "." else place
+
+    def _pid_in(self, lock):
+        try:
+            with open(os.path.join(self.place, lock)) as file:
+                return int(file.read().split()[1])
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def guard_pid(self):
+        """The living guard's pid."""
+        def living():
+            pid = self._pid_in("guard.lock")
+            return pid if pid and is_alive(pid) else None
+        return wait_until(living, "a guard")
+
+    def daemon_pid(self):
+        """The serving daemon's pid."""
+        def living():
+            pid = self._pid_in("daemon.lock")
+            return pid if pid and is_alive(pid) and pid != self._pid_in("guard.lock") else None
+        return wait_until(living, "a daemon")
+
+    def kill_daemon(self):
+        """kill -9; returns once that process is gone."""
+        pid = self.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the daemon's death")
+        return pid
+
+    def kill_guard(self):
+        """kill -9; returns once that process is gone."""
+        pid = self.guard_pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the guard's death")
+        return pid
+
+    def log(self, which="daemon"):
+        """The whole log, as text."""
+        try:
+            with open(os.path.join(self.state, which + ".log"), encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except OSError:
+            return ""
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def close(self):
+        """End all that was started here, by pid."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait(LIMIT_S)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+        try:
+            if os.path.isdir(self.env["PTYGUARD_DIR"]):
+                self.run("daemon", "stop", "--sessions", "kill", "--force")
+        except (subprocess.TimeoutExpired, AssertionError):
+            pass
+        self._end_by_force()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_by_force(self):
+        """Whatever still carries this world's directory in its arguments or environment."""
+        mark = self.env["PTYGUARD_DIR"].encode()
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) == os.getpid():
+                continue
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    words = file.read()
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    words += file.read()
+                if mark + b"\0" in words:
+                    os.kill(int(name), signal.SIGKILL)
+            except OSError:
+                continue
+        try:
+            place = self.place
+            if place != self.state:
+                shutil.rmtree(place, ignore_errors=True)
+        except OSError:
+            pass
+
+
+class Terminal:
+    """A process whose controlling terminal we hold the other end of."""
+
+    def __init__(self, argv, env, size=(80, 24)):
+        self.master, slave = os.openpty()
+        self.resize(*size, fd=slave)
+        self.output = b""
+        self._seen = 0
+
+        def take_terminal():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(argv, env=env, stdin=slave, stdout=slave, stderr=slave,
+                                        preexec_fn=take_terminal, close_fds=True)
+        self.settings = termios.tcgetattr(slave)
+        self.slave = slave              # ours too, so that its modes can be looked at afterwards
+
+    def resize(self, cols, rows, fd=None):
+        """Another window size."""
+        fcntl.ioctl(self.slave if fd is None else fd, termios.TIOCSWINSZ,
+                    struct.pack("HHHH", rows, cols, 0, 0))
+
+    def send(self, data):
+        """Type bytes."""
+        view = memoryview(data)
+        while view:
+            _, writable, _ = select.select([], [self.master], [], LIMIT_S)
+            assert writable, "the terminal takes nothing"
+            view = view[os.write(self.master, view[:1024]):]
+
+    def read_more(self, limit_s=LIMIT_S):
+        """Take what comes; False at the end."""
+        ready, _, _ = select.select([self.master], [], [], limit_s)
+        if not ready:
+            return False
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:
+            return False
+        self.output += data
+        return bool(data)
+
+    def expect(self, pattern, limit_s=LIMIT_S):
+        """Wait until `pattern` (bytes) shows after what was expected before; the match."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            match = re.compile(pattern, re.S).search(self.output, self._seen)
+            if match:
+                self._seen = match.end()
+                return match
+            left = deadline - time.monotonic()
+            assert left > 0 and (self.read_more(min(left, 1.0)) or self.process.poll() is None), \
+                f"{pattern!r} did not show in {self.output[self._seen:]!r}"
+
+    def wait(self):
+        """The exit code, all output read."""
+        def ended():
+            self.read_more(0.01)
+            return self.process.poll() is not None
+        wait_until(ended, "the end of " + repr(self.process.args))
+        while select.select([self.master], [], [], 0)[0] and self.read_more(0):
+            pass
+        return self.process.returncode
+
+    def close(self):
+        """The terminal goes away: a hang-up for whoever is in it."""
+        for fd in (self.slave, self.master):
+            if fd >= 0:
+                os.close(fd)
+        self.slave = self.master = -1
