@@ -83,7 +83,7 @@ class Connection:
         self.session, self.cursor = session, cursor
         cursor.owner = self
         self.is_exit_told = False
-        self.has_fallen = False
+        self.has_fallen = cursor.offset < session.ring.start_offset
 
     def unfollow(self):
         """Stop reading; the frame that is begun is still completed."""

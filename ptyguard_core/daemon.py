@@ -13,8 +13,8 @@ Rule 3: what may be read, and for whom it waits, is `Session.room`; what a
 Rule 4: nothing slow happens here: no subprocess, no name service, no file but the
         registry's small writes and the log.
 
-When the guard dies, this process still holds the terminals: it serves on, sees to
-it that a new guard comes up, and deposits everything there.
+When the guard dies, this process still holds the terminals and serves on;
+guardlink.py sees to it that a new guard comes up and is given everything.
 """
 
 import json
@@ -26,37 +26,26 @@ from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import Connection
 from .errors import (LimitReached, PtyguardError, RingCorrupt, StateUnusable, Unreachable,
                      UsageError)
+from .guardlink import GuardLink, close_all
 from .journal import Journal
-from .link import Link
 from .loop import Loop
 from .registry import Registry, expired, lost, shape_fault
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWNED, STARTING, Session)
-from .supervise import launch_guard
 from .terminal import QueryAnswerer
 from .tree import Killing
 from .version import OURS
 
-LOCK_WAIT_S = 10.0             # for a killed predecessor's daemon.lock to be released
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
 ACCEPTS_A_TURN = 16
-GUARD_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-GUARD_WAIT_S = 10.0            # a start may wait this long for a new guard
+LATE_OFFER_S = 10.0            # for a start that a predecessor had asked for
 NUDGE_S = 0.05                 # between the two sizes, so that both are seen
 IDLE_EXIT_S = 3600.0
 SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
 KEPT_OUTPUT_BYTES = 32 << 20
 _FROM_RESTORE_BYTES = 64 * 1024     # what a lagged client is painted from
-
-
-class Offered:
-    """One session as the guard gave it, before GO."""
-
-    def __init__(self, fields, descriptors):
-        self.fields = fields
-        self.descriptors = descriptors      # ours: [ring] or [ring, master]
 
 
 class Daemon:
@@ -73,19 +62,14 @@ class Daemon:
         self.sessions = {}                  # id -> Session
         self.clients = set()
         self.registry = None
-        self.link = None
-        self.guard_facts = {}
+        self.guard = GuardLink(backend, self.loop, paths, journal, program, settings, self)
         self.instance = os.urandom(8).hex()
         self.started_at = time.time()
         self.sessions_max = int(settings.get("sessions-max", SESSIONS_MAX))
         self.clients_max = int(settings.get("clients-max", frames.CLIENTS_MAX))
         self.idle_exit_s = float(settings.get("idle-exit", IDLE_EXIT_S))
-        self._offers = {}                   # id -> Offered, during rehearsal
-        self._fresh = set()                 # ids in the latest table
         self._listener = None
-        self._lock = None
         self._is_serving = False
-        self._has_said_ready = False
         self._is_leaving = False
         self._buffered = {}                 # client -> bytes, for the sum
         self._buffered_total = 0
@@ -95,9 +79,6 @@ class Daemon:
         self._answerers = {}                # session id -> QueryAnswerer
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
-        self._guard_waiters = []
-        self._guard_tries = 0
-        self._guard_start = None            # (start.lock, report descriptor)
         self._idle_timer = None
 
     # -- the guard ------------------------------------------------------------------------
@@ -107,80 +88,31 @@ class Daemon:
         self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
         fd, self._read_signals = self.backend.watch_signals(("SIGTERM", "SIGCHLD"))
         self.loop.watch(fd, self._on_signal, READABLE)
-        self._use_link(self.backend.adopt_socket(link_descriptor))
-
-    def _use_link(self, sock):
-        sock.setblocking(False)
-        self.link = Link(self.backend, self.loop, sock, self._on_guard_message, self._on_guard_end)
+        self.guard.open(link_descriptor)
 
     def _on_signal(self, _bits):
         names = self._read_signals()
         self.backend.reap_children()        # a guard's launcher, when we had to start one
         if "SIGTERM" in names and not self._is_leaving:
             self.log("signal", name="SIGTERM")
-            self._leave()
+            self.on_leave()
 
-    def _on_guard_message(self, _link, message):
-        act = self._GUARD_VERBS.get(message.type)
-        if act is None:
-            _close(message.descriptors)
-            return
-        act(self, message)
+    def on_listener(self, sock):
+        """The guard's listening socket, now or anew."""
+        if self._listener is not None:
+            self.loop.forget(self._listener.fileno())
+            self._listener.close()
+        self._listener = sock
+        self.loop.watch(sock.fileno(), self._on_connection, READABLE if self._is_serving else 0)
 
-    def _hear_welcome(self, message):
-        self.guard_facts = message.fields
-        if message.descriptors:
-            if self._listener is not None:
-                self.loop.forget(self._listener.fileno())
-                self._listener.close()
-            self._listener = self.backend.adopt_socket(message.descriptors[0])
-            self.loop.watch(self._listener.fileno(), self._on_connection,
-                            READABLE if self._is_serving else 0)
-
-    def _hear_session(self, message):
-        id_ = message.bytes("session").decode("ascii")
-        self._fresh.add(id_)
-        offer = self._offers.get(id_)
-        if offer is None or message.descriptors:
-            offer = self._offers[id_] = Offered(message.fields, message.descriptors or [])
-            text = None if message.descriptors is not None else "descriptors did not arrive"
-            self.link.send(wire.ADOPTED, session=id_, text=text)
-        else:
-            offer.fields = message.fields
-        if self._is_serving and id_ not in self.sessions:
-            self._adopt(id_, self._offers.pop(id_))
-
-    def _hear_table_end(self, _message):
-        if not self._has_said_ready:
-            self._has_said_ready = True
-            self._fresh = set()
-            self.link.send(wire.READY, version=OURS, pid=os.getpid())
-
-    def _hear_go(self, _message):
-        self._take_lock(self.loop.clock() + LOCK_WAIT_S)
-
-    def _take_lock(self, deadline):
-        """A predecessor that was killed a moment ago may not be gone entirely."""
-        self._lock = self.backend.try_lock(self.paths.daemon_lock, "daemon")
-        if self._lock is None:
-            if self.loop.clock() > deadline:
-                raise StateUnusable(f"{self.paths.daemon_lock} is held: "
-                                    + self.backend.lock_holder(self.paths.daemon_lock))
-            self.loop.after(0.002, lambda: self._take_lock(deadline))
-            return
-        self._serve()
-
-    def _serve(self):
+    def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
         self.registry = Registry(self.paths.state, self.wall_clock, lambda: os.urandom(6).hex(),
                                  self.log)
         records = self._load_records()
-        for id_, offer in list(self._offers.items()):
-            if id_ in self._fresh:
-                self._adopt(id_, offer)
-            else:
-                _close(offer.descriptors)
-        self._offers = {}
+        for id_, offer in offers.items():
+            self._adopt(id_, offer)
+            self.guard.confirm(id_)
         self._is_serving = True
         self._take_over_records(records)
         self.log("serving", sessions=len(self.sessions),
@@ -188,10 +120,20 @@ class Daemon:
         # Clients first: holders are to be back at their offsets before output moves.
         if self._listener is not None:
             self._on_connection(READABLE)
-            self.loop.change(self._listener.fileno(), READABLE)
+            self._listen()
         for session in list(self.sessions.values()):
             self._resume(session)
         self._watch_idleness()
+
+    def on_late_offer(self, id_, offer):
+        """A session whose start was under way when our predecessor died."""
+        if id_ in self.sessions and self.sessions[id_].ring is not None:
+            offer.refuse()
+            return
+        self._adopt(id_, offer)
+        self.guard.confirm(id_)
+        self._resume(self.sessions[id_])
+        self._tell_started(self.sessions[id_], None)
 
     def _load_records(self):
         try:
@@ -205,6 +147,9 @@ class Daemon:
         gone = dict(lost(records, self.sessions, self.backend.boot_id()))
         for id_, record in records.items():
             if id_ in self.sessions:
+                continue
+            if record["state"] == STARTING:     # never confirmed; one still under way comes late
+                self._remove_record(id_)
                 continue
             session = self.sessions[id_] = Session(record)
             if id_ in gone:
@@ -241,14 +186,14 @@ class Daemon:
         """Map and recover; on failure the descriptors are closed and `ring` stays None."""
         descriptors = offer.descriptors
         if not descriptors or offer.fields.get("quarantined"):
-            _close(descriptors)
+            offer.refuse()
             return
         try:
             session.memory = self.backend.map_memory(descriptors[0])
             session.ring = Ring.adopt(session.memory)
         except (OSError, ValueError, RingCorrupt) as error:
             self.log("ring_unusable", session=session.id, error=str(error))
-            _close(descriptors)
+            offer.refuse()
             return
         session.ring_fd = descriptors[0]
         session.master = descriptors[1] if len(descriptors) > 1 else -1
@@ -381,7 +326,8 @@ class Daemon:
 
     # -- the end of a session ------------------------------------------------------------------------------
 
-    def _hear_exited(self, message):
+    def on_exited(self, message):
+        """A child has ended; the guard knows how."""
         session = self.sessions.get(message.bytes("session").decode("ascii"))
         # A late notice of an older spawn never touches the newer one (C-108).
         if session is None or message.number("spawn_number", 1) != session.record.get("spawn", 1):
@@ -441,7 +387,7 @@ class Daemon:
         os.close(session.master)
         session.master = -1
         session.happen(DRAINED)
-        self._to_guard(wire.RELEASE_TERMINAL, session=session.id)
+        self.guard.send(wire.RELEASE_TERMINAL, session=session.id)
         self._save(session)
         self._tell_ended(session)
         for cursor in list(session.cursors):
@@ -487,11 +433,13 @@ class Daemon:
         self._release_ring(session)
         self.sessions.pop(session.id, None)
         self._answerers.pop(session.id, None)
-        if self.registry is not None:
-            try:
-                self.registry.remove(session.id)
-            except StateUnusable as error:
-                self.log("record_not_removed", session=session.id, error=error.message)
+        self._remove_record(session.id)
+
+    def _remove_record(self, id_):
+        try:
+            self.registry.remove(id_)
+        except StateUnusable as error:
+            self.log("record_not_removed", session=id_, error=error.message)
 
     def _release_ring(self, session):
         if session.master >= 0:
@@ -500,11 +448,14 @@ class Daemon:
             session.master = -1
         if session.ring is not None:
             session.ring.release()
-            session.memory.close()
+            try:
+                session.memory.close()
+            except BufferError:
+                pass            # PyPy: a view that nobody uses any more awaits collection
             os.close(session.ring_fd)
             session.ring = session.memory = None
             session.ring_fd = -1
-            self._to_guard(wire.RELEASE, session=session.id)
+            self.guard.send(wire.RELEASE, session=session.id)
 
     # -- starting ----------------------------------------------------------------------------------------------
 
@@ -518,22 +469,31 @@ class Daemon:
 
     def spawn(self, session, wanted):
         """Ask the guard for the child; `when_started` tells how it went."""
-        self._with_guard(
-            lambda: self.link.ask(wire.SPAWN, lambda message: self._on_spawned(session, wanted, message),
-                                  session=session.id, blob=_blob(session), **wanted),
+        self.guard.ask(
+            wire.SPAWN, lambda message: self._on_spawned(session, wanted, message),
             lambda: self._start_failed(session, Unreachable(
-                "the guard is gone and no new one came up", hint="ptyguard daemon log")))
+                "the guard is gone and no new one came up", hint="ptyguard daemon log")),
+            session=session.id, blob=_blob(session), **wanted)
 
     def _on_spawned(self, session, wanted, message):
         if message is None:
             self._start_failed(session, Unreachable("the guard went away while it started the command",
                                                     hint="ptyguard ls tells whether it runs"))
+        elif message.bytes("kind") == b"in_use":
+            # The same start, asked of a predecessor that died: it is under way and
+            # will be offered.
+            self.loop.after(LATE_OFFER_S, lambda: self._expect_offer(session))
         elif message.type != wire.SPAWNED or len(message.descriptors or ()) != 2:
-            _close(message.descriptors)
+            close_all(message.descriptors)
             self._start_failed(session, requests.spawn_error(
                 wanted, message.text("stage"), message.number("errno"), message.text("text")))
         else:
             self._take_spawned(session, message)
+
+    def _expect_offer(self, session):
+        if self.sessions.get(session.id) is session and session.state == STARTING:
+            self._start_failed(session, Unreachable("the command's start was not confirmed",
+                                                    hint="ptyguard daemon log"))
 
     def _take_spawned(self, session, message):
         record = session.record
@@ -570,10 +530,7 @@ class Daemon:
     def _start_failed(self, session, error):
         """Nothing is left behind."""
         self.sessions.pop(session.id, None)
-        try:
-            self.registry.remove(session.id)
-        except StateUnusable as broken:
-            self.log("record_not_removed", session=session.id, error=broken.message)
+        self._remove_record(session.id)
         self._tell_started(session, error)
 
     def _tell_started(self, session, error):
@@ -604,8 +561,8 @@ class Daemon:
                 "instance": self.instance, "started_at": self.started_at,
                 "host": os.path.basename(self.paths.state), "boot_id": self.backend.boot_id(),
                 "owner": "headless", "sessions": len(self.sessions),
-                "guard_version": self.guard_facts.get("version", b"").decode("ascii", "replace"),
-                "guard_pid": self.guard_facts.get("guard_pid") if self.link else None,
+                "guard_version": self.guard.facts.get("version", b"").decode("ascii", "replace"),
+                "guard_pid": self.guard.facts.get("guard_pid") if self.guard.is_up else None,
                 "binary": self.program[1], "interpreter": self.program[0], "update": None}
 
     def follow(self, client, session, cursor):
@@ -708,7 +665,7 @@ class Daemon:
             self._killings[session.id][1].append(act)
             return
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
-        spared = [os.getpid()] + [self.guard_facts[k] for k in ("guard_pid",) if k in self.guard_facts]
+        spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
         killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
                           self.loop.clock())
         self._killings[session.id] = (killing, [act])
@@ -918,19 +875,11 @@ class Daemon:
 
     def _send_blob(self, session):
         if session.ring is not None:
-            self._to_guard(wire.BLOB, session=session.id, blob=_blob(session))
-
-    def _to_guard(self, type_, **fields):
-        """Tell the guard; while there is none, the deposit will tell it all."""
-        if self.link is not None:
-            self.link.send(type_, **fields)
+            self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 
     # -- leaving ----------------------------------------------------------------------------------------------------------------
 
-    def _hear_quit(self, _message):
-        self._leave()
-
-    def _leave(self):
+    def on_leave(self):
         """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
         if self._is_leaving:
             return
@@ -943,23 +892,18 @@ class Daemon:
             if session.master >= 0:
                 self.loop.forget(session.master)
             if session.ring is not None:
-                self._to_guard(wire.BLOB, session=session.id, blob=_blob(session),
-                               input=session.unwritten() or None)
+                self.guard.send(wire.BLOB, session=session.id, blob=_blob(session),
+                                input=session.unwritten() or None)
         for turns in list(self._sends.values()):
             for send in list(turns):
                 send.cancel("the daemon is being replaced")
         for client in list(self.clients):
             client.close_after_flush("the daemon is leaving")
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        if self.link is None:
-            self.loop.stop()
-        else:
-            self.link.ask(wire.QUIESCED, lambda _message: self.loop.stop())
+        self.guard.leave(self.loop.stop)
 
-    def _hear_ping(self, _message):
-        self._to_guard(wire.PONG)
+    def on_end(self):
+        """The guard has gone while nothing was ours, or it lets us go."""
+        self.loop.stop()
 
     def _watch_idleness(self):
         """Without a living session, kept output and clients for long enough: leave (C-304)."""
@@ -973,107 +917,16 @@ class Daemon:
 
     def _stop_idle(self):
         self.log("idle_exit", after_s=self.idle_exit_s)
-        self._to_guard(wire.STOPPING)
+        self.guard.send(wire.STOPPING)
 
-    # -- when the guard dies ---------------------------------------------------------------------------------------------------------
+    # -- when the guard dies ------------------------------------------------------------------
 
-    def _on_guard_end(self, _link, reason):
-        if self._is_leaving or not self._is_serving:
-            self.loop.stop()                # rehearsing, or on our way: nothing is ours
-            return
-        self.link = None
-        self.log("guard_lost", reason=reason)
-        self._guard_tries = 0
-        self._find_guard()
+    def listener_descriptor(self):
+        """The listening socket, to be deposited."""
+        return self._listener.fileno()
 
-    def _with_guard(self, act, give_up):
-        if self.link is not None:
-            act()
-            return
-        entry = [act]
-
-        def expire():
-            if entry in self._guard_waiters:
-                self._guard_waiters.remove(entry)
-                give_up()
-
-        self._guard_waiters.append(entry)
-        self.loop.after(GUARD_WAIT_S, expire)
-
-    def _find_guard(self):
-        """Connect to a guard that is there, else become the one that starts it."""
-        if self.link is not None or self._is_leaving:
-            return
-        try:
-            sock = self.backend.connect(self.paths.guard_socket, 0.2)
-        except OSError:
-            self._maybe_start_guard()
-            self._find_guard_later()
-            return
-        if self.backend.peer_user(sock) != self.backend.user_id():
-            sock.close()
-            self._find_guard_later()
-            return
-        sock.setblocking(False)
-        link = Link(self.backend, self.loop, sock, self._on_guard_message, self._on_deposit_refused)
-        link.ask(wire.DEPOSIT, lambda message: self._deposit(link, message),
-                 descriptors=(self._listener.fileno(),), daemon_pid=os.getpid(), version=OURS)
-
-    def _find_guard_later(self):
-        delay = GUARD_RETRY_S[min(self._guard_tries, len(GUARD_RETRY_S) - 1)]
-        self._guard_tries += 1
-        self.loop.after(delay, self._find_guard)
-
-    def _on_deposit_refused(self, link, reason):
-        if self.link is link:
-            self._on_guard_end(link, reason)
-        elif self.link is None:
-            self._find_guard_later()
-
-    def _maybe_start_guard(self):
-        """Try-locks only (the order is start, guard, daemon, and we hold the last)."""
-        if self._guard_start is not None:
-            return
-        start_lock = self.backend.try_lock(self.paths.start_lock, "daemon, starting a guard")
-        if start_lock is None:
-            return
-        guard_lock = self.backend.try_lock(self.paths.guard_lock, "daemon, starting a guard")
-        if guard_lock is None:
-            os.close(start_lock)            # it lives, and is not ready yet
-            return
-        os.close(guard_lock)
-        try:
-            report = launch_guard(self.backend, self.paths, self.program, self.settings)
-        except OSError as error:
-            self.log("guard_not_started", error=str(error))
-            os.close(start_lock)
-            return
-        self.log("guard_started")
-        self._guard_start = (start_lock, report)
-        os.set_blocking(report, False)
-        self.loop.watch(report, self._on_guard_report, READABLE)
-
-    def _on_guard_report(self, _bits):
-        start_lock, report = self._guard_start
-        try:
-            said = os.read(report, 4096)
-        except BlockingIOError:
-            return
-        if said:
-            self.log("guard_said", text=said)
-            self._guard_tries = 0
-            return
-        self.loop.forget(report)
-        os.close(report)
-        os.close(start_lock)
-        self._guard_start = None
-
-    def _deposit(self, link, message):
-        """A guard takes us: give it everything we hold."""
-        if message is None or message.type != wire.OK:
-            link.close("the deposit was refused")
-            return
-        self.link = link
+    def deposits(self):
+        """(descriptors, fields) of each session that is held here."""
         for session in self.sessions.values():
             if session.ring is None:
                 continue
@@ -1082,24 +935,16 @@ class Daemon:
             if session.raw_exit is not None:
                 raw, known, at_ms = session.raw_exit
                 exit_fields = dict(exited=1, status=raw, status_known=known, exited_at_ms=at_ms)
-            link.send(wire.SESSION, descriptors=descriptors, session=session.id,
-                      blob=_blob(session), pid=session.record["pid"],
-                      pid_start=session.record["pid_start"],
-                      spawn_number=session.record.get("spawn", 1), **exit_fields)
-        link.send(wire.TABLE_END)
-        self.log("deposited", sessions=len(self.sessions))
-        for session in self.sessions.values():
-            session.has_let_go = False      # the new guard holds a slave again
-            self._wake(session)
-        waiters, self._guard_waiters = self._guard_waiters, []
-        for entry in waiters:
-            entry[0]()
+            yield descriptors, dict(exit_fields, session=session.id, blob=_blob(session),
+                                    pid=session.record["pid"],
+                                    pid_start=session.record["pid_start"],
+                                    spawn_number=session.record.get("spawn", 1))
 
-    _GUARD_VERBS = {
-        wire.WELCOME: _hear_welcome, wire.SESSION: _hear_session,
-        wire.TABLE_END: _hear_table_end, wire.GO: _hear_go, wire.EXITED: _hear_exited,
-        wire.QUIESCE: _hear_quit, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
-    }
+    def on_deposited(self):
+        """The new guard holds a slave of each terminal again: those can be read on."""
+        for session in self.sessions.values():
+            session.has_let_go = False
+            self._wake(session)
 
 
 def _blob(session):
@@ -1120,11 +965,6 @@ def _read_blob(id_, blob, now):
             "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
             "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
             "restart": "never", "collected": False}, 0
-
-
-def _close(descriptors):
-    for fd in descriptors or ():
-        os.close(fd)
 
 
 def main(backend, argv, binary):

@@ -511,6 +511,10 @@ class Guard:
     # -- spawning -----------------------------------------------------------------------------------
 
     def _say_spawn(self, daemon, message):
+        if _id(message) in self.sessions:
+            daemon.link.send(wire.REFUSED, message.serial, kind="in_use", stage="request",
+                             text=f"session id {_id(message)} is in use")
+            return
         try:
             held, status = self._spawn(message)
         except OSError as error:
@@ -527,7 +531,7 @@ class Guard:
     def _spawn(self, message):
         fields = message.fields
         id_ = fields["session"]
-        if not id_.isalnum() or len(id_) > 64 or id_.decode("ascii") in self.sessions:
+        if not id_.isalnum() or len(id_) > 64:
             raise ValueError(f"session id {id_!r} cannot be used")
         capacity = fields["ring_bytes"]
         if not CAPACITY_MIN <= capacity <= CAPACITY_MAX:
@@ -971,6 +975,8 @@ def main(backend, argv, binary):
         return 0
     backend.raise_descriptor_limit()
     copy_lock = backend.try_lock(binary, "guard", shared=True)
+    # Cleaners of /tmp leave a locked directory alone (systemd-tmpfiles(8), tmpfiles.d(5)).
+    place_lock = backend.try_lock(paths.place, "guard", shared=True)
     journal.banner(version=OURS, wire=wire.WIRE_VERSION, pid=os.getpid(),
                    python=sys.version.split()[0], platform=sys.platform,
                    poller=backend.poller_name(), binary=binary)
@@ -1002,5 +1008,5 @@ def main(backend, argv, binary):
     except BaseException as error:
         journal("guard_failed", error=repr(error))
         raise
-    del lock, copy_lock
+    del lock, copy_lock, place_lock
     return 0

@@ -263,7 +263,7 @@ def _begin_start(daemon, wanted, reply):
 
     def started(error):
         if error is None:
-            reply(session=describe(session), created=True)
+            reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
         else:
             reply(error=error)
 
@@ -341,7 +341,7 @@ def _make_cursor(session, fields):
     hold = fields.get("hold", "never")
     if isinstance(hold, (int, float)) and not isinstance(hold, bool) and 0 < hold < 1e9:
         hold = float(hold)
-    elif hold in _HOLDS:
+    elif isinstance(hold, str) and hold in _HOLDS:
         hold = _HOLDS[hold]
     else:
         raise UsageError(f"not a way to hold: {str(hold)[:40]!r}")

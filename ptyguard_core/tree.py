@@ -121,8 +121,10 @@ class Killing:
         start = next((row.start for row in table if row.pid == self._leader), None)
         self._leader_start = self._leader_start or start
         if start is not None and start != self._leader_start:
-            # A number is not given out while a session still has it: nobody of ours does.
+            # A number is not given out while a session still has it: nobody of ours does,
+            # and none of its groups is left.
             self._leader = -1
+            self._seen = (self._seen[0], set())
 
     def _signal(self, names):
         for name in names:

@@ -77,6 +77,13 @@ class World:
         """The JSON object that a command prints."""
         return json.loads(self.run(*args, "--json", check=None).stdout)
 
+    def connect(self):
+        """The Python API on this world, in this very process."""
+        if ROOT not in sys.path:
+            sys.path.insert(0, ROOT)
+        import ptyguard
+        return ptyguard.connect(self.env["PTYGUARD_DIR"])
+
     def popen(self, *args, **options):
         """A command in the background; ended with this world."""
         options.setdefault("env", self.env)
