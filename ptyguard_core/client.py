@@ -32,10 +32,10 @@ RECONNECT_LIMIT_S = 30.0
 MATCH_OVERLAP = 64 * 1024      # a match may span reads by this much
 TEXT_KEPT = 1 << 20
 
-# Asking these twice is asking them once.  `start` is among them because the client
-# chooses the id.
-REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "read", "resize", "wait",
-                        "collect", "kill", "detach", "size"))
+# Asking these twice is asking them once: `start`, because the client chooses the id;
+# `attach`, because it belongs to the connection.
+REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "attach", "read", "resize",
+                        "wait", "collect", "kill", "detach"))
 
 
 class Channel:
@@ -584,8 +584,8 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
     """`Session.send` on a channel of its own, which is closed; the reply's dict."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
-        serial = channel.ask("send", target=target, bytes=len(data), enter=enter)
-        if not _await_go(channel, serial, deadline):
+        serial, is_our_turn = _ask_to_send(channel, target, len(data), enter, deadline)
+        if not is_our_turn:
             return channel.await_reply(serial)
         for at in range(0, len(data), frames.RAW_BYTES_MAX):
             channel.send_input(data[at:at + frames.RAW_BYTES_MAX])
@@ -606,6 +606,16 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
                           ) from None
     finally:
         channel.close()
+
+
+def _ask_to_send(channel, target, size, enter, deadline):
+    """(serial, whether it is our turn); asked again while nothing has been sent yet."""
+    while True:
+        try:
+            serial = channel.ask("send", target=target, bytes=size, enter=enter)
+            return serial, _await_go(channel, serial, deadline)
+        except (EOFError, ConnectionError):
+            channel.connect()
 
 
 def _await_go(channel, serial, deadline):

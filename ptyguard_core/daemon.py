@@ -26,8 +26,9 @@ from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import Connection
 from .errors import (LimitReached, PtyguardError, RingCorrupt, StateUnusable, Unreachable,
                      UsageError)
-from .guardlink import GuardLink, close_all
+from .guardlink import GuardLink
 from .journal import Journal
+from .link import close_all
 from .loop import Loop
 from .registry import Registry, expired, lost, shape_fault
 from .ring import Ring

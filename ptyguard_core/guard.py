@@ -24,7 +24,7 @@ from .backend import READABLE
 from .circuit import Circuit
 from .errors import PtyguardError, RingCorrupt
 from .journal import Journal, tail
-from .link import Link
+from .link import Link, close_all
 from .loop import Loop
 from .ring import CAPACITY_MAX, CAPACITY_MIN, Ring, memory_bytes
 from .version import OURS
@@ -394,13 +394,20 @@ class Guard:
             if self.successor.state == DaemonProcess.READY:
                 self._go(self.successor)
             else:
-                self.daemon, self.successor = self.successor, None
+                self._promote_unready()
         elif self.keep_stopped and state == DaemonProcess.LEAVING:
             self._rest()
         else:
             if not daemon.was_ready:
                 self._failed(cause)
             self._schedule(was_killed, cause)
+
+    def _promote_unready(self):
+        """The predecessor died while its successor rehearses: now nobody else serves."""
+        self.daemon, self.successor = self.successor, None
+        self.daemon.timer.cancel()
+        self.daemon.timer = self.loop.after(
+            READY_LIMIT_S, lambda d=self.daemon: self._end_daemon(d, "not ready in time"))
 
     def _blame(self, id_):
         held = self.sessions.get(id_)
@@ -449,7 +456,7 @@ class Guard:
         daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
         act = self._DAEMON_VERBS.get(message.type)
         if daemon is None or act is None or message.descriptors:
-            _close(message.descriptors)
+            close_all(message.descriptors)
             if message.serial:
                 link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
             return
@@ -630,7 +637,7 @@ class Guard:
     def _on_caller_message(self, link, message):
         act = self._CALLER_VERBS.get(message.type)
         if act is None or (message.descriptors != [] and message.type not in self._CARRIERS):
-            _close(message.descriptors)
+            close_all(message.descriptors)
             link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
             return
         act(self, link, message)
@@ -838,14 +845,14 @@ class Guard:
 
     def _ask_deposit(self, link, message):
         if self.daemon is not None or len(message.descriptors or ()) != 1:
-            _close(message.descriptors)
+            close_all(message.descriptors)
             link.send(wire.REFUSED, message.serial, text="no deposit is awaited")
             return
         if self.listener is None:
             self.listener = self.backend.adopt_socket(message.descriptors[0])
             self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
         else:
-            _close(message.descriptors)
+            close_all(message.descriptors)
         pid = message.number("daemon_pid")
         daemon = DaemonProcess(pid, self.backend.process_start(pid), False, self.program)
         daemon.version = message.bytes("version")
@@ -871,7 +878,7 @@ class Guard:
                 and _id(message) and _id(message) not in self.sessions:
             self._take_deposit(message)
         else:
-            _close(message.descriptors)
+            close_all(message.descriptors)
 
     def _take_deposit(self, message):
         ring, master = (message.descriptors + [-1])[:2]
@@ -940,11 +947,6 @@ def _answer(link, message, error):
 
 def _id(message):
     return message.bytes("session").decode("ascii", "replace")
-
-
-def _close(descriptors):
-    for fd in descriptors or ():
-        os.close(fd)
 
 
 def _unlink(path):

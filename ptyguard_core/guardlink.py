@@ -17,7 +17,7 @@ import os
 from . import guardwire as wire
 from .backend import READABLE
 from .errors import StateUnusable
-from .link import Link
+from .link import Link, close_all
 from .supervise import launch_guard
 from .version import OURS
 
@@ -37,7 +37,6 @@ class Offer:
     def refuse(self):
         """Close what came with it."""
         close_all(self.descriptors)
-        self.descriptors = []
 
 
 class GuardLink:
@@ -277,9 +276,3 @@ class GuardLink:
         wire.TABLE_END: _hear_table_end, wire.GO: _hear_go, wire.EXITED: _hear_exited,
         wire.QUIESCE: _hear_quit, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
     }
-
-
-def close_all(descriptors):
-    """Close descriptors that nobody took; None is none."""
-    for fd in descriptors or ():
-        os.close(fd)

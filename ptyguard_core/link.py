@@ -51,7 +51,7 @@ class Link:
             for fd in descriptors:
                 duplicates.append(os.dup(fd))
         except OSError as error:        # EMFILE, mostly: the peer cannot be served
-            _close_all(duplicates)
+            close_all(duplicates)
             self.close(f"duplicating failed: {error.strerror}")
             return
         self._queue.append([memoryview(data), duplicates])
@@ -78,9 +78,9 @@ class Link:
         self._loop.forget(self._sock.fileno())
         self._sock.close()
         for _, duplicates in self._queue:
-            _close_all(duplicates)
+            close_all(duplicates)
         self._queue = []
-        _close_all(self._decoder.leftovers())
+        close_all(self._decoder.leftovers())
         awaited, self._awaited = self._awaited, {}
         for on_reply in awaited.values():
             on_reply(None)
@@ -97,7 +97,7 @@ class Link:
             while self._queue:
                 data, duplicates = self._queue[0]
                 sent = self._backend.send_descriptors(self._sock, data, duplicates)
-                _close_all(duplicates)
+                close_all(duplicates)
                 self._queued_bytes -= sent
                 if sent < len(data):
                     self._queue[0] = [data[sent:], []]
@@ -120,14 +120,14 @@ class Link:
             self.close(f"receiving failed: {error.strerror}")
             return
         if not data:
-            _close_all(descriptors)
+            close_all(descriptors)
             self.close("closed by the peer")
             return
         try:
             self._decoder.feed(data, descriptors, is_whole)
             while self.is_open:
                 message = self._decoder.next()
-                _close_all(self._decoder.rejected)
+                close_all(self._decoder.rejected)
                 if message is None:
                     break
                 self._deliver(message)
@@ -142,6 +142,7 @@ class Link:
             self.on_message(self, message)
 
 
-def _close_all(descriptors):
+def close_all(descriptors):
+    """Close and take out all of a list of descriptors; None is none."""
     while descriptors:
         os.close(descriptors.pop())
