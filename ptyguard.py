@@ -15,6 +15,7 @@ import os
 import sys
 
 from ptyguard_core import usage
+from ptyguard_core.backend import WRITABLE
 from ptyguard_core.errors import (NoSuchSession, OutputGap, PtyguardError, SessionExists, TimedOut,
                                   Unreachable, UsageError)
 from ptyguard_core.version import OURS as __version__
@@ -65,10 +66,10 @@ def main(argv):
     if argv[:1] == ["__daemon"]:
         from ptyguard_core import daemon
         return daemon.main(pick_backend(), argv[1:], sys.argv[0])
-    if os.name == "posix":
-        pick_backend().ensure_standard_streams()
     command = None
     try:
+        if os.name == "posix":
+            pick_backend().ensure_standard_streams()
         command = usage.parse(argv)
         return _Call(command).run()
     except PtyguardError as error:
@@ -86,24 +87,37 @@ def _report_error(error, command, argv):
     verb = command.verb if command else ""
     wants_json = command.get("json") if command else "--json" in argv
     if wants_json:
-        _print_json(sys.stderr, error={"kind": error.kind, "message": error.message,
-                                       "hint": error.hint})
+        _tell(_as_json(error={"kind": error.kind, "message": error.message, "hint": error.hint}))
     else:
         text = f"ptyguard: {printable_lines(error.message)}"
         if error.hint:
             hint = printable_lines(error.hint)
             text += f"\nptyguard: {hint}" if "\n" in error.message else f" ({hint})"
-        sys.stderr.write(text + "\n")
+        _tell(text)
     code = error.exit_code
     if verb in ("run", "wait") and code in (1, 6) and error.details.get("reason") != "ended":
         return OUR_FAILURE_STATUS
     return error.details.get("exit_code", code)
 
 
-def _print_json(stream, **fields):
+def _as_json(**fields):
     import json
-    stream.write(json.dumps(dict(fields, schema_version=SCHEMA_VERSION)) + "\n")
-    stream.flush()
+    return json.dumps(dict(fields, schema_version=SCHEMA_VERSION))
+
+
+def _print(text, end="\n"):
+    """`text` to standard output, which may be closed, full, or unable to show it."""
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    _write_out((text + end).encode(encoding, "backslashreplace"))
+
+
+def _tell(text):
+    """A line to standard error, which is the last place to complain to."""
+    data = (text + "\n").encode(sys.stderr.encoding if sys.stderr else "utf-8", "backslashreplace")
+    try:
+        os.write(2, data)
+    except OSError:
+        pass
 
 
 class _Call:
@@ -120,7 +134,7 @@ class _Call:
         """Carry it out; the exit code."""
         command = self.command
         if command.wants_help:
-            print(usage.help_text(command.verb), end="")
+            _print(usage.help_text(command.verb), end="")
             return 0
         verb = command.verb or ("ls" if os.isatty(1) else "help")
         return self._VERBS[verb](self) or 0
@@ -154,7 +168,7 @@ class _Call:
         """A diagnostic."""
         if not self.is_quiet:
             from ptyguard_core.report import printable_lines
-            sys.stderr.write(f"ptyguard: {printable_lines(text)}\n")
+            _tell(f"ptyguard: {printable_lines(text)}")
 
     def _inside(self):
         """The id of the session of the same directory that we run in, or None."""
@@ -196,7 +210,7 @@ class _Call:
                 raise PtyguardError("the current directory does not exist any more",
                                     hint="cd elsewhere, or use --cwd DIR") from None
             return self.get("cwd")
-        return os.path.join(here, self.get("cwd", ""))
+        return os.path.join(here, self.get("cwd")) if self.get("cwd") else here
 
     def _environment(self, session_environment):
         has_terminal = any(os.isatty(fd) for fd in (0, 1, 2))
@@ -227,10 +241,9 @@ class _Call:
 
     def _tell_started(self, session, was_created):
         if self.get("json"):
-            _print_json(sys.stdout, created=was_created, **session)
+            _print(_as_json(created=was_created, **session))
         else:
-            print(session["name"])
-            sys.stdout.flush()
+            _print(session["name"])
 
     def start(self):
         """A new session, detached; its name alone on stdout."""
@@ -276,8 +289,7 @@ class _Call:
 
     def _tell_run(self, session, exit_, timed_out=False):
         if self.get("json"):
-            _print_json(sys.stderr, name=session["name"], exit=exit_, matched=None,
-                        timed_out=timed_out)
+            _tell(_as_json(name=session["name"], exit=exit_, matched=None, timed_out=timed_out))
 
     def _maybe_remove(self, session):
         if self.get("rm"):
@@ -356,12 +368,11 @@ class _Call:
             sessions = [s for s in sessions if s["state"] in LIVING
                         or now - (s["ended_at"] or 0) < SHOWN_ENDED_S]
         if self.get("json"):
-            _print_json(sys.stdout, sessions=sessions)
+            _print(_as_json(sessions=sessions))
         elif self.get("short"):
-            for session in sessions:
-                print(session["name"])
+            _print("".join(session["name"] + "\n" for session in sessions), end="")
         elif sessions:
-            print("\n".join(session_table(sessions, now)))
+            _print("\n".join(session_table(sessions, now)))
         else:
             self.say("no sessions")
 
@@ -371,9 +382,9 @@ class _Call:
         from ptyguard_core.report import session_sheet
         session = self.client.request("info", **self._first_target())["session"]
         if self.get("json"):
-            _print_json(sys.stdout, **session)
+            _print(_as_json(**session))
         else:
-            print("\n".join(session_sheet(session, time.time())))
+            _print("\n".join(session_sheet(session, time.time())))
 
     def has(self):
         """0 when it lives, 1 when not; silent."""
@@ -403,12 +414,11 @@ class _Call:
             while True:
                 fields = {} if offset is None else {"offset": offset}
                 try:
-                    ok = channel.request("read", target=target, limit=READ_BYTES, **fields)
+                    ok, data = channel.read(target=target, limit=READ_BYTES, **fields)
                 except OutputGap as gap:
                     self.say(f"output {offset} to {gap.first_offset} is gone")
                     offset, status = gap.first_offset, 1
                     continue
-                data = channel.take_data(ok["size"])
                 offset = ok["offset"] + len(data)
                 text = filter_.feed(data)
                 if lines is None:
@@ -444,12 +454,12 @@ class _Call:
         from ptyguard_core.client import send_input
         data = b" ".join(os.fsencode(word) for word in self.command.args)
         if self.get("stdin"):
-            data = sys.stdin.buffer.read()
+            data = _read_stdin()
         with self.client.open_channel("send") as channel:
             ok = send_input(channel, self.command.names[0], data, bool(self.get("enter")),
                             self.get("timeout"))
         if self.get("json"):
-            _print_json(sys.stdout, name=ok["session"], written=ok["written"], offset=ok["offset"])
+            _print(_as_json(name=ok["session"], written=ok["written"], offset=ok["offset"]))
 
     def resize(self):
         """Set a session's terminal size."""
@@ -470,14 +480,15 @@ class _Call:
             results.append(self._wait_one(target, left))
         if self.get("json"):
             told = [result[1] for result in results]
-            _print_json(sys.stdout, **(told[0] if len(told) == 1 else {"results": told}))
+            _print(_as_json(**(told[0] if len(told) == 1 else {"results": told})))
         return next((status for status, _ in results if status), 0)
 
     def _wait_one(self, target, timeout_s):
         """(exit status, facts for --json)."""
         from ptyguard_core.client import wait_for, wait_idle
-        told = {"name": self._resolve(target)["name"], "exit": None, "matched": None,
-                "timed_out": False}
+        from ptyguard_core.report import LIVING
+        facts = self._resolve(target)
+        told = {"name": facts["name"], "exit": None, "matched": None, "timed_out": False}
         try:
             if self.get("for") is not None:
                 with self.client.open_channel("wait") as channel:
@@ -490,12 +501,15 @@ class _Call:
                     ended = wait_idle(channel, target, self.get("idle"), timeout_s)
                 told["exit"] = ended and ended["exit"]
                 return 0, told
-            session = self.client.request("wait", timeout_s, target=target, collect=True)["session"]
+            # What has ended is no matter of time.
+            session = self.client.request(
+                "wait", timeout_s if facts["state"] in LIVING else None, target=target,
+                collect=True)["session"]
             told["exit"] = session["exit"]
             return self._mirror(session), told
-        except TimedOut as error:
+        except TimedOut:
             if not self.get("json"):
-                self.say(error.message)
+                self.say(f"{facts['name']}: it did not come in {self.get('timeout'):g} s")
             told["timed_out"] = True
             return TIMED_OUT_STATUS, told
 
@@ -548,7 +562,7 @@ class _Call:
                     raise
                 self.say(error.message)
         if self.get("json"):
-            _print_json(sys.stdout, results=results)
+            _print(_as_json(results=results))
         return first.exit_code if first else 0
 
     # -- the daemon ------------------------------------------------------------------------------------------------
@@ -559,9 +573,9 @@ class _Call:
         from ptyguard_core.report import status_sheet
         facts = self._probe()
         if self.get("json"):
-            _print_json(sys.stdout, **facts)
+            _print(_as_json(**facts))
         else:
-            print("\n".join(status_sheet(facts, time.time())))
+            _print("\n".join(status_sheet(facts, time.time())))
         return 0 if facts["state"] == "running" else 1
 
     def _probe(self):
@@ -575,7 +589,9 @@ class _Call:
         except Unreachable as error:
             guard, reason = None, error.message
         state, daemon = "stopped", None
-        if guard is not None:
+        if guard is not None and guard.text("daemon_state") == "depositing":
+            guard, state = None, "running"      # a daemon serves, a new guard is not ready yet
+        elif guard is not None:
             state = _STATES.get(guard.text("daemon_state"), "starting")
             reason = guard.text("reason")
         elif self._is_locked(paths.guard_lock):
@@ -605,7 +621,7 @@ class _Call:
         facts = self.client.status()
         if self.get("json"):
             return self.status()
-        print(f"daemon {facts['pid']}, guard {facts['guard_pid']}")
+        _print(f"daemon {facts['pid']}, guard {facts['guard_pid']}")
 
     def daemon_stop(self):
         """C-309: with live sessions it must be said what becomes of them."""
@@ -615,6 +631,7 @@ class _Call:
             if not self._is_locked(self.paths.daemon_lock):
                 self.say("no daemon runs")
                 return 0
+        if guard is None or guard.text("daemon_state") == "depositing":
             guard = self._await_guard(supervise, wire)
         living, kept = guard.number("living"), guard.number("sessions") - guard.number("living")
         choice = self.get("sessions")
@@ -687,19 +704,19 @@ class _Call:
         from ptyguard_core import version
         question, words = (self.command.args + [None])[0], self.command.args[1:]
         if self.get("daemon"):
-            print(self.client.status()["version"])
+            _print(self.client.status()["version"])
         elif question == "compare":
-            print(version.compare(*words))
+            _print(str(version.compare(*words)))
         elif question == "match":
             return 0 if version.versions_match(*words) else 1
         elif question == "satisfies":
             return 0 if version.satisfies(*words) else 1
         else:
-            print(f"ptyguard {__version__}")
+            _print(f"ptyguard {__version__}")
 
     def help(self):
         """One screen."""
-        print(usage.help_text(self.command.args[0] if self.command.args else ""), end="")
+        _print(usage.help_text(self.command.args[0] if self.command.args else ""), end="")
 
     _VERBS = {
         "start": start, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
@@ -765,9 +782,27 @@ def _last_lines(data, count):
 
 
 def _write_out(data):
+    """Bytes to standard output.  Whoever reads it may have gone: BrokenPipeError."""
     view = memoryview(data)
     while view:
-        view = view[os.write(1, view):]
+        try:
+            view = view[os.write(1, view):]
+        except BlockingIOError:         # somebody who shares it made it non-blocking
+            poller = pick_backend().make_poller(any_file=True)
+            poller.register(1, WRITABLE)
+            poller.poll(None)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise PtyguardError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def _read_stdin():
+    try:
+        with open(0, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise PtyguardError(f"cannot read standard input: {error.strerror}") from None
 
 
 __all__ = ["NoSuchSession", "OutputGap", "PtyguardError", "SessionExists", "TimedOut", "Unreachable",

@@ -258,8 +258,7 @@ class Attachment:
     def _catch_up(self):
         channel = Channel(self._backend, self._paths)
         try:
-            ok = channel.request("read", target="@" + self._session["id"], offset=self._offset)
-            self._write(channel.take_data(ok["size"]))
+            self._write(channel.read(target="@" + self._session["id"], offset=self._offset)[1])
         except PtyguardError as error:
             self._note(error.message)
         finally:
@@ -341,8 +340,7 @@ class Attachment:
             return
         try:
             channel = Channel(self._backend, self._paths, timeout_s=2.0)
-            ok = channel.request("read", 2.0, target="@" + self._session["id"])
-            history = channel.take_data(ok["size"])
+            ok, history = channel.read(2.0, target="@" + self._session["id"])
             channel.close()
         except (PtyguardError, EOFError, OSError):
             return                      # nobody can tell what is on; `reset` helps

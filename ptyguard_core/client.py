@@ -238,6 +238,15 @@ class Channel:
         """Put frames back, ahead of what is to be received."""
         self._kept = others + self._kept
 
+    def read(self, timeout_s=None, **fields):
+        """The reply of a `read` request and its bytes; asked again when it was cut."""
+        while True:
+            ok = self.request("read", timeout_s, **fields)
+            try:
+                return ok, self.take_data(ok["size"])
+            except (EOFError, ConnectionError):
+                self.connect()          # the daemon died in the middle of it
+
     def take_data(self, size):
         """The body of a reply that announced `size` bytes of DATA."""
         parts = []
@@ -527,8 +536,8 @@ class Session:
         fields = {} if offset is None else {"offset": offset}
         channel = self._client.open_channel("read")
         try:
-            ok = channel.request("read", target=self._target, limit=limit, **fields)
-            return ok["offset"], channel.take_data(ok["size"])
+            ok, data = channel.read(target=self._target, limit=limit, **fields)
+            return ok["offset"], data
         finally:
             channel.close()
 

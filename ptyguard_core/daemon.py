@@ -175,6 +175,7 @@ class Daemon:
             if session.state in (STARTING, QUARANTINED):
                 session.happen(SPAWNED)
             session.awaited_holders = holders if session.is_living else 0
+            session.noted_holders = session.awaited_holders     # we may be killed in turn
             if fields.get("input") and session.master >= 0:
                 session.enqueue(fields["input"])
         if fields.get("exited"):
@@ -218,6 +219,7 @@ class Daemon:
         if session.awaited_holders:
             self.log("holders_missing", session=session.id, n=session.awaited_holders)
             session.awaited_holders = 0
+            self._note_holders(session)
             self._wake(session)
 
     def _wake(self, session):

@@ -62,7 +62,9 @@ class Stroke:
 
     def is_in(self, token):
         """Is `token`, one complete key or sequence, this stroke?"""
-        return token == self.legacy or (self.code, self.mods) in _candidates(token)
+        if not token.startswith(b"\x1b["):
+            return token == self.legacy
+        return (self.code, self.mods) in _candidates(token)
 
 
 class DetachKey:
@@ -220,7 +222,7 @@ def _is_letter(code):
 
 
 def _is_released(stroke, token):
-    match = _KITTY.fullmatch(token)
+    match = token.endswith(b"u") and _KITTY.fullmatch(token)
     if not match:
         return False
     code, shifted, base, mods, event, text = _fields(match)

@@ -217,14 +217,17 @@ class Guard:
 
     def _on_session_end(self, held, raw, is_known):
         held.exit = (raw, int(is_known), int(time.time() * _MS))
-        if held.watch is not None:
-            self.loop.forget(held.watch)
-            os.close(held.watch)
-            held.watch = None
+        self._forget_watch(held)
         if any(entry[0] is held for entry in self.spawning.values()):
             return                      # the status pipe tells what became of it
         self.log("session_ended", session=held.id, pid=held.pid, status=raw, known=int(is_known))
         self._tell_exit(held)
+
+    def _forget_watch(self, held):
+        if held.watch is not None:
+            self.loop.forget(held.watch)
+            os.close(held.watch)
+            held.watch = None
 
     def _tell_exit(self, held):
         for daemon in (self.daemon, self.successor):
@@ -350,7 +353,9 @@ class Guard:
                 break
         else:
             return
-        if not daemon.is_child:             # nobody reports its end to us
+        if not daemon.is_child and daemon.state == daemon.READY:
+            self._abandon_deposit(daemon)
+        elif not daemon.is_child:           # nobody reports its end to us
             self.backend.signal_process(daemon.pid, daemon.start,
                                         self.backend.signal_number("KILL"))
             self._on_daemon_end(daemon, None)
@@ -670,6 +675,9 @@ class Guard:
             return "circuit-open"
         if self.is_stopping:
             return "stopping"
+        if self.awaits_deposit or self.daemon and not self.daemon.is_child \
+                and self.daemon.state == DaemonProcess.READY:
+            return "depositing"         # it serves, and we do not hold everything yet
         if self.daemon is not None:
             return self.daemon.state
         return "stopped" if self.keep_stopped else "dead"
@@ -708,7 +716,7 @@ class Guard:
 
     def _ask_restart(self, link, message):
         """Replace the daemon; a circuit that is open is closed by it."""
-        if self.is_stopping or self.successor is not None:
+        if self.is_stopping or self.successor is not None or self._daemon_state() == "depositing":
             self._await_daemon(link, message)
             return
         program = self.program
@@ -722,6 +730,10 @@ class Guard:
 
     def _ask_stop(self, link, message):
         """MODE keep: only the daemon leaves.  MODE all: everything, if nothing lives."""
+        if self._daemon_state() == "depositing":
+            link.send(wire.REFUSED, message.serial, kind="busy",
+                      text="a daemon is just giving its sessions to a new guard")
+            return
         mode = message.bytes("mode")
         if mode == b"all" and self._living():
             link.send(wire.REFUSED, message.serial, kind="busy", living=self._living(),
@@ -857,7 +869,7 @@ class Guard:
         daemon = DaemonProcess(pid, self.backend.process_start(pid), False, self.program)
         daemon.version = message.bytes("version")
         daemon.was_ready = True
-        daemon.state = daemon.SERVING
+        daemon.state = daemon.READY         # serving once all of it is here
         daemon.link = link
         link.on_message = self._on_deposit_message
         link.on_close = self._on_daemon_link_end
@@ -868,9 +880,23 @@ class Guard:
         self.log("deposit_begun", pid=pid)
         link.send(wire.OK, message.serial)
 
+    def _abandon_deposit(self, daemon):
+        """It broke off.  Only that daemon has everything: it must live, and come again."""
+        self.log("deposit_broken", pid=daemon.pid, sessions=len(self.sessions))
+        self._forget_daemon(daemon)
+        for held in list(self.sessions.values()):
+            self._forget_watch(held)
+            self._release(held)
+        self.loop.forget(self.listener.fileno())
+        self.listener.close()
+        self.listener = None
+        self.awaits_deposit = True
+        self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
+
     def _on_deposit_message(self, link, message):
         if message.type == wire.TABLE_END:
             link.on_message = self._on_daemon_message
+            self.daemon.state = DaemonProcess.SERVING
             self.log("deposit_done", sessions=len(self.sessions), living=self._living())
             self._welcome(self.daemon)
             self._wake_waiters(None)

@@ -16,7 +16,7 @@ from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchS
                      OutputGap, PtyguardError, SessionExists, UsageError)
 from .registry import check_name, find, is_valid_id, suggest_name
 from .ring import CAPACITY_MIN
-from .session import (ALWAYS, DRAINING, ENDED, LEADER, NEVER, STARTING, Cursor,
+from .session import (ALWAYS, DRAINING, ENDED, LEADER, LOST, NEVER, STARTING, Cursor,
                       Session)
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
@@ -103,7 +103,8 @@ def _living_target(daemon, fields):
 
 
 def _is_over(session):
-    return NoSuchSession(f"no such session: {session.name} (it has ended)",
+    how = f"it was lost: {session.record.get('reason')}" if session.state == LOST else "it has ended"
+    return NoSuchSession(f"no such session: {session.name} ({how})",
                          hint=f"ptyguard log {session.name} shows its output, "
                               f"ptyguard wait {session.name} its status")
 

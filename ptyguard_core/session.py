@@ -221,8 +221,9 @@ class Session:
             self.leader = next((c for c in reversed(self.cursors) if c.is_interactive), None)
 
     def holders(self):
-        """How many cursors may hold; noted in the blob for a successor."""
-        return sum(cursor.hold != NEVER for cursor in self.cursors)
+        """How many may hold, those still on their way back included; noted in the blob
+        for a successor."""
+        return self.awaited_holders + sum(cursor.hold != NEVER for cursor in self.cursors)
 
     def typed(self, cursor):
         """This client is the leader now."""
