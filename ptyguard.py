@@ -68,9 +68,9 @@ def main(argv):
         return daemon.main(pick_backend(), argv[1:], sys.argv[0])
     command = None
     try:
+        command = usage.parse(argv)     # first: who asks decides the exit code of what fails
         if os.name == "posix":
             pick_backend().ensure_standard_streams()
-        command = usage.parse(argv)
         return _Call(command).run()
     except PtyguardError as error:
         return _report_error(error, command, argv)
@@ -158,6 +158,9 @@ class _Call:
         if self._client is None:
             from ptyguard_core.client import Client
             self._client = Client(self.backend, self.paths, not self.get("no_start"))
+            if self.get("verbose"):
+                self.say("daemon {pid}, version {version}, guard {guard_pid}".format(
+                    **self._client.welcome))
         return self._client
 
     @property
@@ -173,9 +176,11 @@ class _Call:
     def _inside(self):
         """The id of the session of the same directory that we run in, or None."""
         id_ = os.environ.get("PTYGUARD_SESSION_ID")
-        if not id_ or not os.environ.get("PTYGUARD_DIR"):
+        directory = os.environ.get("PTYGUARD_DIR", "")
+        # In a session it is absolute; nothing else says that we are in one.
+        if not id_ or not os.path.isabs(directory):
             return None
-        return id_ if os.path.realpath(os.environ["PTYGUARD_DIR"]) == self.paths.root else None
+        return id_ if os.path.realpath(directory) == self.paths.root else None
 
     def _target(self, name=None):
         """Request fields that say which session is meant (C-106)."""
@@ -232,7 +237,7 @@ class _Call:
         return None
 
     def _start(self, if_exists, echo=True, name=None):
-        fields = self._start_fields(echo)
+        fields = dict(self._start_fields(echo), await_reader=if_exists == "rejoin")
         name = self.get("name", name)
         if name is not None:
             fields["name"] = name
@@ -263,6 +268,9 @@ class _Call:
         key = self._detach_key()
         session, was_created = self._start("rejoin", echo=has_terminal)
         from ptyguard_core import attach
+        if session["offsets"] is None and session["state"] == "ended":
+            self.say(f"session {session['name']} has ended; its output is not kept any more")
+            return self._finish_run(attach, attach.Outcome(attach.ENDED, session))
         attachment = attach.Attachment(
             self.backend, self.paths, session, is_run=True, detach_key=key,
             start="restore" if has_terminal and os.isatty(1) and not was_created else "oldest",
@@ -626,7 +634,7 @@ class _Call:
     def daemon_stop(self):
         """C-309: with live sessions it must be said what becomes of them."""
         from ptyguard_core import guardwire as wire, supervise
-        guard = supervise.ask_guard(self.backend, self.paths, wire.STATE)
+        guard = supervise.tell_guard(self.backend, self.paths, wire.STATE)
         if guard is None:
             if not self._is_locked(self.paths.daemon_lock):
                 self.say("no daemon runs")
@@ -637,7 +645,7 @@ class _Call:
         choice = self.get("sessions")
         if living and choice is None:
             from ptyguard_core.errors import Busy
-            raise Busy(f"{living} sessions live",
+            raise Busy(f"{living} session{'s live' if living > 1 else ' lives'}",
                        hint="--sessions keep leaves them with the guard, "
                             "--sessions kill ends them first")
         if living and choice == "kill":
@@ -790,7 +798,7 @@ def _write_out(data):
         except BlockingIOError:         # somebody who shares it made it non-blocking
             poller = pick_backend().make_poller(any_file=True)
             poller.register(1, WRITABLE)
-            poller.poll(None)
+            poller.poll(-1)
         except BrokenPipeError:
             raise
         except OSError as error:

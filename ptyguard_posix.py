@@ -41,7 +41,11 @@ def find_paths(explicit=None):
     """The `Paths` for this user; directories are made, private, or refused."""
     explicit = explicit or os.environ.get("PTYGUARD_DIR")
     if explicit:
-        root = os.path.realpath(os.path.expanduser(explicit))
+        try:
+            root = os.path.realpath(os.path.expanduser(explicit))
+        except OSError:
+            raise StateUnusable(f"{explicit} is relative to a current directory that does not "
+                                "exist any more", hint="cd elsewhere, or name it from / on") from None
         _make_private(root, parents=True)
     elif "PYTEST_CURRENT_TEST" in os.environ:
         raise StateUnusable("a test run must not use the real home directory",
@@ -325,6 +329,8 @@ def signal_number(name):
         return int(text) if int(text) in set(map(int, signal.valid_signals())) else None
     if not text.startswith("SIG"):
         text = "SIG" + text
+    if text[3:].isdecimal():            # as signal_name spells those between RTMIN and RTMAX
+        return signal_number(text[3:])
     number = getattr(signal, text, None)
     return int(number) if isinstance(number, signal.Signals) else None
 
@@ -587,7 +593,8 @@ def _run_session(argv, executable, environment, cwd, slave, status, umask, nice,
         _reset_signals()
         os.setsid()
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        status = fcntl.fcntl(status, fcntl.F_DUPFD_CLOEXEC, 3)
+        # Out of the way, above 3: dup2 of a descriptor to itself is an error here.
+        status = fcntl.fcntl(status, fcntl.F_DUPFD, 4)
         for fd in (0, 1, 2):
             os.dup2(slave, fd, inheritable=True)
         os.dup2(status, 3, inheritable=False)
@@ -845,9 +852,14 @@ def connect(path, timeout_s):
     """A connected socket, or OSError; TimeoutError is not a refusal."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout_s)
+        # Only a blocking connect waits for room in a full backlog; with settimeout's
+        # O_NONBLOCK it fails at once with EAGAIN (connect(2), AF_UNIX).
+        limit = divmod(max(1, int(timeout_s * 1_000_000)), 1_000_000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *limit))
         sock.connect(path)
-    except socket.timeout:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        sock.settimeout(timeout_s)
+    except (BlockingIOError, socket.timeout):
         sock.close()
         raise TimeoutError(errno.ETIMEDOUT, "no answer", path) from None
     except BaseException:
@@ -877,13 +889,19 @@ def socket_pair():
 def adopt_socket(descriptor):
     """The socket object of a descriptor that was passed to us; owns it."""
     os.set_inheritable(descriptor, False)
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
+    sock.setblocking(False)             # PyPy makes what it is given blocking
+    return sock
+
+
+# PyPy does not name it.  asm-generic/socket.h
+_SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17 if _IS_LINUX else None)
 
 
 def peer_user(sock):
     """The user id behind a connection (of whoever called listen, seen from the client)."""
-    if hasattr(socket, "SO_PEERCRED"):
-        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if _SO_PEERCRED:
+        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
         return struct.unpack("3i", packed)[1]
     # struct xucred: version, uid, ... under LOCAL_PEERCRED (1) at SOL_LOCAL (0), BSDs
     return struct.unpack_from("II", sock.getsockopt(0, 1, 76))[1]
@@ -952,9 +970,9 @@ class _Poll:
         self.unregister = self._poll.unregister
 
     def poll(self, timeout_s):
-        """(fd, bits) pairs; None waits for ever."""
+        """(fd, bits) pairs; a negative time waits for ever."""
         # Rounded up: a deadline half a millisecond away must not spin.
-        return self._poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999))
+        return self._poll.poll(-1 if timeout_s < 0 else int(timeout_s * 1000 + 0.999))
 
     def close(self):
         """Nothing to let go of."""
@@ -972,6 +990,9 @@ def poller_name():
     return "epoll" if hasattr(select, "epoll") else "poll"
 
 
+_LEFT_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+
+
 def watch_signals(names, act=None):
     """Turn signals into bytes on a descriptor: (descriptor, read function)."""
     read_end, write_end = os.pipe()
@@ -981,6 +1002,9 @@ def watch_signals(names, act=None):
     # A full pipe loses a byte, not the fact: whoever reads it acts on the name.
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in numbers:
+        # What nohup, or `cmd &` in a script, had us ignore stays ignored.
+        if number in _LEFT_IGNORED and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         # The byte is written before the handler runs.
         signal.signal(number, lambda *_: act() if act else None)
 
@@ -1027,10 +1051,22 @@ def leave_raw(descriptor, saved):
     before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
         termios.tcsetattr(descriptor, termios.TCSANOW, saved)
+        # The release of the detach key, an answer to a query: nothing for the shell.
+        termios.tcflush(descriptor, termios.TCIFLUSH)
     except termios.error:
         pass                            # the terminal is gone: there is nothing to put back
     finally:
         signal.signal(signal.SIGTTOU, before)
+
+
+def reopen_terminal(descriptor):
+    """A descriptor of that terminal that is ours alone and does not block, or None."""
+    try:
+        # On Linux the link leads to the device; elsewhere its name does, if it has one.
+        path = f"/proc/self/fd/{descriptor}" if _IS_LINUX else os.ttyname(descriptor)
+        return os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None                     # another user's terminal, after su
 
 
 def is_foreground(descriptor):

@@ -212,6 +212,10 @@ def leave_raw(descriptor, saved):
     raise _unsupported()
 
 
+def reopen_terminal(descriptor):
+    raise _unsupported()
+
+
 def is_foreground(descriptor):
     raise _unsupported()
 

@@ -214,7 +214,6 @@ class Terminal:
         os.close(slave)
         self._file = open(self.master, "rb", buffering=0)
         self._buffer = bytearray(BLOCK_BYTES + len(READY))
-        self.last = b""
 
     def drain_to(self, token):
         """Read at full speed up to `token`; the number of bytes read, token included.
@@ -225,21 +224,27 @@ class Terminal:
         buffer, read = self._buffer, self._file.readinto
         view = memoryview(buffer)[kept:]
         buffer[:kept] = bytes(kept)
-        total = 0
+        total = last = 0
         while True:
             try:
                 count = read(view)
             except OSError:             # EIO: everybody has let go
                 count = 0
             if not count:
-                raise Failure(f"it ended too early, last said {self.last[-300:]!r}")
-            total += count
+                raise Failure(f"it ended after {total} bytes of output, exit code "
+                              f"{self._exit_code()}; its last words: "
+                              f"{bytes(view[:last][-200:])!r}")
+            total, last = total + count, count
             found = buffer.find(token, 0, kept + count)
             if found >= 0:
                 return total - (kept + count - found - len(token))
-            if total < 4096:
-                self.last += bytes(view[:count])
             buffer[:kept] = buffer[count:count + kept]
+
+    def _exit_code(self):
+        try:
+            return self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            return "unknown, it still runs"
 
     def type(self, data):
         """Type what the kernel takes at once."""
@@ -307,8 +312,9 @@ def _too_late(*_):
 
 
 def run_rounds(chosen, measure, block, count, rounds):
-    """{name: [Run of each round]}; who fails once is out, and why is told."""
+    """({name: [Run of each round]}, {name: why it has none}); who fails once is out."""
     runs = {contender.name: [] for contender in chosen}
+    failures = {}
     signal.signal(signal.SIGALRM, _too_late)
     for number in range(rounds):
         for contender in chosen:
@@ -319,13 +325,14 @@ def run_rounds(chosen, measure, block, count, rounds):
                 run = measure(contender, block, count)
             except Failure as failure:
                 del runs[contender.name]
-                sys.stderr.write(f"{contender.name}: left out: {failure}\n")
+                failures[contender.name] = f"failed in round {number + 1}: {failure}"
+                sys.stderr.write(f"{contender.name} {failures[contender.name]}\n")
                 continue
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             runs[contender.name].append(run)
             sys.stderr.write(f"round {number + 1}/{rounds} {contender.name} {run.seconds:.3f} s\n")
-    return runs
+    return runs, failures
 
 
 def ratio(runs, name, base):
@@ -369,11 +376,15 @@ def _output_text(contender, runs, expected_bytes):
     return "all" if fewest >= expected_bytes else f"{expected_bytes - fewest} BYTES LOST"
 
 
-def verdict(runs, names):
-    """The bar, one line for each ptyguard."""
+def verdict(runs, failures, names):
+    """Who failed, then the bar, one line for each ptyguard; nothing is left unsaid."""
+    for name, why in failures.items():
+        yield f"{name} {why}"
     for name in names:
         found = ratio(runs, name, "dtach")
-        if found is not None:
+        if found is None:
+            yield f"{name}: not compared with dtach, one of them was not measured"
+        else:
             yield (f"{name}: {found:.2f} x dtach: "
                    + ("not slower" if found <= 1.0 else "SLOWER, the bar is 1.00"))
 
@@ -417,16 +428,17 @@ def main():
     count = -(-arguments.megabytes * 1000 * 1000 // len(block))
     expected_bytes = count * (len(block) + block.count(b"\n"))      # ONLCR
     measure = measure_detached if arguments.detached else measure_attached
-    runs = run_rounds(chosen, measure, block, count, arguments.rounds)
+    runs, failures = run_rounds(chosen, measure, block, count, arguments.rounds)
     print(f"{count * len(block) / 1e6:.0f} MB of {'colour-heavy' if arguments.colour else 'plain'} "
           f"lines, {'detached' if arguments.detached else 'one attached client'}, "
           f"{arguments.rounds} rounds, {os.cpu_count()} processors, "
           f"{os.uname().sysname} {os.uname().release}, Python {sys.version.split()[0]}\n")
     print("\n".join(table(chosen, runs, count * len(block) / 1e6, expected_bytes)))
     print()
-    for line in verdict(runs, [label for label, _ in copies]):
+    measured = [label for label, _ in copies if label in runs or label in failures]
+    for line in verdict(runs, failures, measured):
         print(line)
-    return 0 if len(runs) == len(chosen) else 1
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ daemons, and leaves the terminal as it was on every way out.  Three rules pay fo
 most of what stands here:
 
 Rule 1: 0, 1 and 2 stay blocking (O_NONBLOCK belongs to the open file description,
-        which is the shell's too): a write follows a poll and is small enough.
+        which is the shell's too).  A terminal is opened anew for writing where that
+        can be; else a write follows a poll and is small.
 Rule 2: output is written as it came, unseen.  What the session switched on in the
         terminal is found afterwards, from its history, and undone; nothing else is.
 Rule 3: typed bytes are sent once.  What was sent to a daemon that then died may be
@@ -27,14 +28,19 @@ from .terminal import Modes, safe_start, without_queries
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
 
-WRITE_BYTES = 4096             # PIPE_BUF: after POLLOUT a pipe takes that much at once (pipe(7))
+PIPE_WRITE_BYTES = 4096        # PIPE_BUF: after POLLOUT a pipe takes that much (pipe(7)) ...
+TERMINAL_WRITE_BYTES = 1024    # ... a terminal was seen to take 3584 of 4096
 OUTPUT_PENDING_MAX = 256 * 1024     # then the daemon is not read: it judges who is slow
 INPUT_PENDING_MAX = 64 * 1024
 PAINTED_BYTES_MAX = 128 * 1024      # of history; more than a terminal scrolls back
 ESCAPE_PATIENCE_S = 0.05       # a lone ESC is a key, not the start of one
+PASTE_PATIENCE_S = 1.0         # its end may have been lost; then the key works again
 RECONNECT_PAUSE_S = 0.05
 RECONNECT_LIMIT_S = 60.0
 FLUSH_LIMIT_S = 5.0
+
+
+_TYPED_AS = {"SIGINT": b"\x03", "SIGQUIT": b"\x1c"}     # what a terminal makes them of
 
 
 class Outcome:
@@ -84,11 +90,13 @@ class Attachment:
         self._ends_line = True          # the last byte was a newline
         self._is_writing = False
         self._saved = None              # termios to put back
+        self._is_stdout_gone = False    # nobody is there to read what we write
         self._outcome = None
         self._has_stdin = False         # open, and ours to read
         self._owes_end_of_input = False
         self._lost_at = 0.0
         self._stdout_poller = backend.make_poller(any_file=True)
+        self._own_stdout = backend.reopen_terminal(1) if self._has_terminal_out else None
         self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
         self._escape_timer = None
 
@@ -99,6 +107,7 @@ class Attachment:
         signals, self._read_signals = self._backend.watch_signals(
             ("SIGHUP", "SIGTERM", "SIGWINCH", "SIGTSTP", "SIGINT", "SIGQUIT"), self._on_handler)
         self._backend.ignore_signals(("SIGPIPE",))
+        self._signals = signals
         self._loop.watch(signals, self._on_signal, READABLE)
         self._connect(self._start)      # before the terminal is touched: it may be refused
         try:
@@ -120,6 +129,8 @@ class Attachment:
                 self._backend.leave_raw(0, self._saved)
             if self._channel is not None:
                 self._channel.close()
+            if self._own_stdout is not None:
+                os.close(self._own_stdout)
         return self._outcome
 
     def _end(self, kind, error=None):
@@ -147,8 +158,8 @@ class Attachment:
         self._loop.soon(self._drain_kept)
 
     def _hold(self):
-        if self._is_run and not self._has_terminal_out:
-            return "always"
+        if self._is_run and not (self._is_interactive and self._has_terminal_out):
+            return "always"             # as a pipe would
         return "never" if self._read_only or not self._is_interactive else "leader"
 
     def _size(self):
@@ -233,10 +244,11 @@ class Attachment:
         except NoSuchSession as error:
             self._end_lost_session(error)
         except PtyguardError as error:
-            if self._loop.clock() - self._lost_at > RECONNECT_LIMIT_S:
-                self._end(LOST, error)
-            else:
+            if isinstance(error, Unreachable) \
+                    and self._loop.clock() - self._lost_at < RECONNECT_LIMIT_S:
                 self._loop.after(RECONNECT_PAUSE_S, self._reconnect)
+            else:
+                self._end(LOST, error)
 
     def _end_lost_session(self, error):
         """It may have ended in between: then its status is there, and perhaps output."""
@@ -280,22 +292,23 @@ class Attachment:
     def _write_some(self, view):
         """What is left of `view` once stdout takes no more."""
         try:
-            while view and self._is_writable():
+            if self._own_stdout is not None:
+                return view[os.write(self._own_stdout, view):]
+            size = TERMINAL_WRITE_BYTES if self._has_terminal_out else PIPE_WRITE_BYTES
+            while view and self._stdout_poller.poll(0):
                 self._is_writing = True
-                sent = os.write(1, view[:WRITE_BYTES])
+                sent = os.write(1, view[:size])
                 self._is_writing = False
                 view = view[sent:]
-        except _Interrupted:
+        except (BlockingIOError, _Interrupted):
             pass
         except OSError:                 # EIO: the terminal is gone; EPIPE: the reader is
+            self._is_stdout_gone = True
             self._end(HUNG_UP)
             return view[len(view):]
         finally:
             self._is_writing = False
         return view
-
-    def _is_writable(self):
-        return bool(self._stdout_poller.poll(0))
 
     def _on_stdout(self, _bits):
         while self._output:
@@ -319,24 +332,29 @@ class Attachment:
 
     def _finish_output(self):
         """Everything that came is written, unless whoever reads it is gone or stuck."""
-        if self._outcome.kind == HUNG_UP:
-            return
-        deadline = None if self._outcome.kind == ENDED else self._loop.clock() + FLUSH_LIMIT_S
-        poller = self._stdout_poller
-        outcome = self._outcome
-        while self._output and self._outcome is outcome:
-            left = None if deadline is None else deadline - self._loop.clock()
-            if left is not None and left <= 0 or not poller.poll(left):
+        if self._outcome.kind != HUNG_UP:
+            self._flush(None if self._outcome.kind == ENDED else FLUSH_LIMIT_S)
+
+    def _flush(self, limit_s):
+        deadline = None if limit_s is None else self._loop.clock() + limit_s
+        poller = self._backend.make_poller(any_file=True)
+        poller.register(1, WRITABLE)
+        poller.register(self._signals, READABLE)    # a poll by itself goes on after a signal
+        while self._output:
+            left = -1 if deadline is None else max(0.0, deadline - self._loop.clock())
+            if not poller.poll(left):
+                break
+            if {"SIGHUP", "SIGTERM", "SIGINT", "SIGQUIT"} & set(self._read_signals()):
+                # Not all of it came out: whoever asks again is to get it all.
+                self._outcome = Outcome(HUNG_UP, self._session)
                 break
             rest = self._write_some(self._output.pop(0))
             if rest:
                 self._output.insert(0, rest)
-            if {"SIGHUP", "SIGTERM", "SIGINT"} & set(self._read_signals()):
-                break
 
     def _undo_modes(self):
         """Undo in the terminal what the session had switched on, and nothing else."""
-        if not self._has_terminal_out or self._outcome.kind == HUNG_UP or self._offset is None:
+        if not self._has_terminal_out or self._is_stdout_gone or self._offset is None:
             return
         try:
             channel = Channel(self._backend, self._paths, timeout_s=2.0)
@@ -349,6 +367,7 @@ class Attachment:
         self._output = []
         # What is said next begins a line of its own.
         self._write(modes.undo() + (b"" if self._ends_line or modes.is_alternate else b"\r\n"))
+        self._flush(FLUSH_LIMIT_S)
 
     # -- stdin ------------------------------------------------------------------------------------------
 
@@ -357,23 +376,28 @@ class Attachment:
             data = os.read(0, INPUT_PENDING_MAX) if bits & (READABLE | FAILED) else b""
         except OSError:
             data = b""
-        if not data:
-            self._on_stdin_end()
-        elif self._matcher is None:
-            self._input += data
+        if data:
+            self._take_typed(data)
         else:
-            forward, is_detach, _ = self._matcher.feed(data)
-            self._input += forward
-            self._await_rest_of_escape()
-            if is_detach:
-                self._end(DETACHED)
+            self._on_stdin_end()
         self._send_input()
+
+    def _take_typed(self, data):
+        if self._matcher is None:
+            self._input += data
+            return
+        forward, is_detach, _ = self._matcher.feed(data)
+        self._input += forward
+        self._await_rest_of_escape()
+        if is_detach:
+            self._end(DETACHED)
 
     def _on_stdin_end(self):
         self._loop.forget(0)
         self._has_stdin = False
         if self._is_interactive:
-            self._end(HUNG_UP)          # the terminal is gone
+            self._is_stdout_gone = True     # the terminal is gone
+            self._end(HUNG_UP)
         else:
             self._owes_end_of_input = True
 
@@ -383,6 +407,8 @@ class Attachment:
             self._escape_timer = None
         if self._matcher.is_holding_escape:
             self._escape_timer = self._loop.after(ESCAPE_PATIENCE_S, self._give_up_escape)
+        elif self._matcher.is_pasting:
+            self._escape_timer = self._loop.after(PASTE_PATIENCE_S, self._matcher.end_paste)
 
     def _give_up_escape(self):
         self._input += self._matcher.flush()
@@ -430,7 +456,11 @@ class Attachment:
         for name in self._read_signals():
             if name in ("SIGHUP", "SIGTERM"):
                 self._end(HUNG_UP)
-            elif name in ("SIGINT", "SIGQUIT"):
+            elif name in _TYPED_AS and self._reads_input and self._is_interactive:
+                # Typed before the terminal was raw; Ctrl-\ may well be the detach key.
+                self._take_typed(_TYPED_AS[name])
+                self._send_input()
+            elif name in _TYPED_AS:
                 # Without raw mode Ctrl-C comes to us: the program is who was meant.
                 self._ask("kill", target="@" + self._session["id"],
                           signal=self._backend.signal_number(name))

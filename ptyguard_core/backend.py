@@ -19,6 +19,7 @@ that differs for two processes that ever had the same pid.
 READABLE = 1
 WRITABLE = 4
 FAILED = 8 | 16 | 32           # error, hang-up, not open
+HANGUP = 16                    # comes unasked; asked for alone it keeps a descriptor watched
 
 # What `read_terminal` answers besides a count of bytes.
 NOTHING_YET = 0
@@ -241,7 +242,7 @@ class Backend:
     def make_poller(any_file=False):
         """An object with register(fd, bits), modify, unregister, poll(timeout_s).
 
-        `poll` gives (fd, bits) pairs; None waits for ever.  `any_file`: it also
+        `poll` gives (fd, bits) pairs; a negative time waits for ever.  `any_file`: it also
         takes regular files and /dev/null, which epoll refuses.
         """
 
@@ -253,6 +254,7 @@ class Backend:
 
         The read function returns the names that came, without blocking.  `act()`
         is called in the signal handler too: it may raise, to leave a blocked call.
+        Hang-ups and keyboard signals that the caller had us ignore stay ignored.
         """
 
     def ignore_signals(names):
@@ -267,6 +269,10 @@ class Backend:
 
     def leave_raw(descriptor, saved):
         """Put it back; never stops us, never blocks."""
+
+    def reopen_terminal(descriptor):
+        """A descriptor for writing to that terminal that is ours alone and does not block,
+        or None where it cannot be had."""
 
     def is_foreground(descriptor):
         """Whether we may read from that terminal now."""

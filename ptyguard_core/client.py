@@ -20,6 +20,7 @@ import re
 import time
 
 from . import frames
+from .backend import READABLE, WRITABLE
 from .errors import (Incompatible, NoSuchSession, OutputGap, PtyguardError, TimedOut,
                      Unreachable, from_wire)
 from .supervise import START_LIMIT_S, reach, report_deaf
@@ -31,6 +32,7 @@ RECEIVE_BYTES = 256 * 1024     # measured: what a turn of the daemon sends
 RECONNECT_LIMIT_S = 30.0
 MATCH_OVERLAP = 64 * 1024      # a match may span reads by this much
 TEXT_KEPT = 1 << 20
+CANCEL_LIMIT_S = 5.0
 
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
@@ -138,8 +140,18 @@ class Channel:
         if self._kept:
             return True
         poller = self._backend.make_poller(any_file=True)
-        poller.register(self._sock.fileno(), 1)
-        return bool(poller.poll(timeout_s))
+        poller.register(self._sock.fileno(), READABLE)
+        return bool(poller.poll(-1 if timeout_s is None else timeout_s))
+
+    def wait_writable(self, timeout_s):
+        """Whether something can be sent within the time (None: without limit)."""
+        poller = self._backend.make_poller(any_file=True)
+        poller.register(self._sock.fileno(), WRITABLE)
+        return bool(poller.poll(-1 if timeout_s is None else timeout_s))
+
+    def another(self, role):
+        """A second connection to the same daemon."""
+        return Channel(self._backend, self._paths, role, self._may_start, environ=self._environ)
 
     # -- frames ---------------------------------------------------------------------------------------
 
@@ -447,6 +459,11 @@ class Client:
         """The session of that name or `@ID`; NoSuchSession."""
         return Session(self, self.request("resolve", target=target)["session"])
 
+    @property
+    def welcome(self):
+        """What the daemon said of itself when it was connected to."""
+        return self._channel.welcome
+
     def status(self):
         """What the daemon says of itself."""
         return self.request("status")
@@ -593,22 +610,16 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
     """`Session.send` on a channel of its own, which is closed; the reply's dict."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
-        serial, is_our_turn = _ask_to_send(channel, target, len(data), enter, deadline)
-        if not is_our_turn:
+        serial, ticket = _ask_to_send(channel, target, len(data), enter, deadline)
+        if ticket is None:
             return channel.await_reply(serial)
-        for at in range(0, len(data), frames.RAW_BYTES_MAX):
-            channel.send_input(data[at:at + frames.RAW_BYTES_MAX])
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            return channel.await_reply(serial, left)
-        except TimedOut:
-            channel.ask("cancel")
+        if _send_body(channel, data, deadline):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                return channel.await_reply(serial, 5.0)
+                return channel.await_reply(serial, left)
             except TimedOut:
-                raise
-            except PtyguardError as error:
-                raise TimedOut(error.message, error.hint, **error.details) from None
+                pass
+        return _give_up_send(channel, serial, ticket)
     except (EOFError, ConnectionError):
         raise Unreachable(f"the daemon went away while input was sent to {target}",
                           hint="how much of it was typed is not known; it is not sent again"
@@ -618,7 +629,7 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
 
 
 def _ask_to_send(channel, target, size, enter, deadline):
-    """(serial, whether it is our turn); asked again while nothing has been sent yet."""
+    """(serial, ticket or None as below); asked again while nothing has been sent yet."""
     while True:
         try:
             serial = channel.ask("send", target=target, bytes=size, enter=enter)
@@ -628,22 +639,55 @@ def _ask_to_send(channel, target, size, enter, deadline):
 
 
 def _await_go(channel, serial, deadline):
-    """True when it is our turn, False when the reply came instead (an error)."""
+    """The send's ticket when it is our turn, None when the reply came instead (an error)."""
     others = []
+    ticket, is_answered = None, False
     try:
-        while True:
+        while ticket is None and not is_answered:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and (left <= 0 or not channel.wait_readable(left)):
                 raise TimedOut("another send to that session did not end in time",
                                hint="nothing was typed", written=0)
+            # To its end: the reply to an empty send comes in the same burst.
             for type_, offset, payload in channel.receive():
                 if type_ == frames.EVENT and payload.get("event") == "go":
-                    return True
-                others.append((type_, offset, payload))
-                if type_ == frames.REPLY and payload.get("id") == serial:
-                    return False
+                    ticket = payload.get("ticket", "")
+                else:
+                    others.append((type_, offset, payload))
+                    is_answered = type_ == frames.REPLY and payload.get("id") == serial
     finally:
         channel.keep(others)
+    return ticket
+
+
+def _send_body(channel, data, deadline):
+    """Hand the bytes over as the daemon takes them; False when the time was over first.
+
+    It takes no more while the program does not read: nothing here may block for longer.
+    """
+    for at in range(0, len(data), frames.RAW_BYTES_MAX):
+        rest = memoryview(frames.raw_frames(frames.INPUT, data[at:at + frames.RAW_BYTES_MAX]))
+        while rest:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0 or not channel.wait_writable(left):
+                return False
+            rest = rest[channel.send_now(rest):]
+    return True
+
+
+def _give_up_send(channel, serial, ticket):
+    """The time is over: what is not typed yet is not to be.  TimedOut tells the count.
+
+    It is asked on another connection: the daemon may not be listening to this one.
+    """
+    with channel.another("cancel") as other:
+        other.request("cancel", ticket=ticket)
+    try:
+        return channel.await_reply(serial, CANCEL_LIMIT_S)      # all of it had been typed
+    except TimedOut:
+        raise
+    except PtyguardError as error:
+        raise TimedOut(error.message, error.hint, **error.details) from None
 
 
 def wait_for(channel, target, pattern, timeout_s=None, since="oldest", raw=False):

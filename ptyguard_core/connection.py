@@ -16,7 +16,7 @@ Rule 3: a client that does not read its replies is not listened to.
 from collections import deque
 
 from . import frames
-from .backend import FAILED, READABLE, WRITABLE
+from .backend import FAILED, HANGUP, READABLE, WRITABLE
 from .errors import ProtocolError
 
 FRAMES_A_TURN = 8               # half a MiB; then others have their turn
@@ -177,10 +177,11 @@ class Connection:
         return bool(self._out)
 
     def _interest(self, is_more):
-        bits = WRITABLE if is_more else 0
-        if self._out_bytes <= OUT_MAX and not self._owner.is_input_full(self):
-            bits |= READABLE
-        return bits
+        # Also of one that is not listened to it has to be known when it goes.
+        return (WRITABLE if is_more else 0) | (READABLE if self._is_listened_to() else HANGUP)
+
+    def _is_listened_to(self):
+        return self._out_bytes <= OUT_MAX and not self._owner.is_input_full(self)
 
     def update_interest(self):
         """Whether this client is listened to may have changed."""
@@ -193,7 +194,9 @@ class Connection:
     def _on_ready(self, bits):
         if bits & WRITABLE:
             self.flush()
-        if self.is_open and bits & (READABLE | FAILED):
+        if self.is_open and bits & FAILED and not self._is_listened_to():
+            self.close("closed by the client")
+        elif self.is_open and bits & (READABLE | FAILED):
             self._receive()
 
     def _receive(self):

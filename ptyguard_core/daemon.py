@@ -124,6 +124,7 @@ class Daemon:
             self._listen()
         for session in list(self.sessions.values()):
             self._resume(session)
+        self._prune()
         self._watch_idleness()
 
     def on_late_offer(self, id_, offer):
@@ -170,6 +171,7 @@ class Daemon:
         if session.ring is None:
             session.record["state"] = RUNNING if not fields.get("exited") else QUARANTINED
             session.happen(HELD_UNOPENED)
+            session.is_unopened = True
             self.log("session_held_unopened", session=id_)
         else:
             if session.state in (STARTING, QUARANTINED):
@@ -340,6 +342,8 @@ class Daemon:
             self._save(session)
             if session.state == DRAINING:
                 self._drain_soon(session)
+            else:                       # nothing of it can be read here
+                self._tell_ended(session)
 
     def _note_exit(self, session, fields):
         """The status is known, and at once visible; output may still be in the terminal."""
@@ -459,6 +463,9 @@ class Daemon:
             session.ring = session.memory = None
             session.ring_fd = -1
             self.guard.send(wire.RELEASE, session=session.id)
+        elif session.is_unopened:
+            session.is_unopened = False
+            self.guard.send(wire.RELEASE, session=session.id)
 
     # -- starting ----------------------------------------------------------------------------------------------
 
@@ -513,6 +520,8 @@ class Daemon:
             return
         self._send_blob(session)
         self._discard_older(session)
+        if session.awaited_holders:
+            self.loop.after(HOLDER_WAIT_S, lambda: self._stop_awaiting(session))
         self._update_terminal(session)
         self._watch_idleness()
         self._tell_started(session, None)
@@ -637,7 +646,12 @@ class Daemon:
 
     def note_send(self, send):
         """It is this one's turn: its client may send the body."""
-        send.client.send(frames.EVENT, event="go", offset=send.offset)
+        send.client.send(frames.EVENT, event="go", offset=send.offset, ticket=send.ticket)
+
+    def find_send(self, ticket):
+        """The send of that ticket, or None when it is over."""
+        return next((send for turns in self._sends.values() for send in turns
+                     if send.ticket == ticket), None)
 
     def next_send(self, send):
         """That one is over."""

@@ -198,7 +198,8 @@ def _kitty_candidates(code, shifted, base, mods, text):
     found = [(code, mods)]
     if mods & _SHIFT:
         # `code` is the key without Shift; where Shift makes the character, it is used up.
-        found += [(char, mods & ~_SHIFT) for char in (shifted, text) if char and not _is_letter(char)]
+        found += [(char, mods & ~_SHIFT) for char in (shifted, text)
+                  if char and not _is_letter(char)]
     if base and code > 127:
         # On a Cyrillic keyboard Ctrl and the key where US keyboards have b is C-b.
         found.append((base, mods))

@@ -201,6 +201,8 @@ class Guard:
         self.listener.close()
         self.listener = None
         self._open_listener()
+        if self.daemon is None and self.keep_stopped:
+            self.loop.change(self.listener.fileno(), READABLE)      # it is us who wait there
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.link:
                 self._welcome(daemon)
@@ -208,12 +210,20 @@ class Guard:
     def _on_child_end(self, pid, raw):
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.is_child and daemon.pid == pid:
-                self._on_daemon_end(daemon, raw)
+                self._hear_last_words(daemon)
+                if daemon in (self.daemon, self.successor):
+                    self._on_daemon_end(daemon, raw)
                 return
         for held in self.sessions.values():
             if held.pid == pid and held.is_child and held.is_living:
                 self._on_session_end(held, raw, True)
                 return
+
+    def _hear_last_words(self, daemon):
+        """Its death may be known before all is read that it said: metadata, releases,
+        which sessions it could open."""
+        if daemon.link:
+            daemon.link.hear_out()
 
     def _on_session_end(self, held, raw, is_known):
         held.exit = (raw, int(is_known), int(time.time() * _MS))
@@ -231,7 +241,7 @@ class Guard:
 
     def _tell_exit(self, held):
         for daemon in (self.daemon, self.successor):
-            if daemon and daemon.link and held.id in daemon.given:
+            if daemon and daemon.link and (held.id in daemon.given or held.is_quarantined):
                 daemon.link.send(wire.EXITED, session=held.id, pid=held.pid,
                                  spawn_number=held.spawn_number, **_exit_fields(held))
 
@@ -997,6 +1007,8 @@ def main(backend, argv, binary):
     report, root, settings = 3, argv[0], argv[1:]
     paths = backend.find_paths(root)
     journal = Journal(paths.guard_log, "guard", time.time)
+    # Once the lock has our name, a client that finds no sockets may signal us.
+    backend.ignore_signals(("SIGUSR1",))
     lock = backend.try_lock(paths.guard_lock, "guard")
     if lock is None:
         os.write(report, b"taken " + backend.lock_holder(paths.guard_lock).encode())

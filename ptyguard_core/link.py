@@ -21,6 +21,7 @@ class Link:
 
     def __init__(self, backend, loop, sock, on_message, on_close, message_max=MESSAGE_MAX):
         self.is_open = True
+        self._is_deaf = False       # the peer reads no more; what it wrote may still come
         self.on_message = on_message
         self.on_close = on_close
         self._backend = backend
@@ -43,7 +44,7 @@ class Link:
 
     def send(self, type_, serial=0, descriptors=(), **fields):
         """Queue one message; the descriptors stay the caller's."""
-        if not self.is_open:
+        if not self.is_open or self._is_deaf:
             return
         data = encode(type_, serial, len(descriptors), **fields)
         duplicates = []
@@ -77,14 +78,23 @@ class Link:
         self.is_open = False
         self._loop.forget(self._sock.fileno())
         self._sock.close()
-        for _, duplicates in self._queue:
-            close_all(duplicates)
-        self._queue = []
+        self._drop_queue()
         close_all(self._decoder.leftovers())
         awaited, self._awaited = self._awaited, {}
         for on_reply in awaited.values():
             on_reply(None)
         self.on_close(self, reason)
+
+    def hear_out(self):
+        """Deliver what is still to be received from a peer that is gone."""
+        while self.is_open and self._receive():
+            pass
+
+    def _drop_queue(self):
+        for _, duplicates in self._queue:
+            close_all(duplicates)
+        self._queue = []
+        self._queued_bytes = 0
 
     def _on_ready(self, bits):
         if bits & WRITABLE and self._queue:
@@ -105,6 +115,10 @@ class Link:
                     del self._queue[0]
         except BlockingIOError:
             pass
+        except (BrokenPipeError, ConnectionResetError):
+            # The peer is gone.  What it said before is still to be heard, then its end.
+            self._is_deaf = True
+            self._drop_queue()
         except OSError as error:
             self.close(f"sending failed: {error.strerror}")
             return
@@ -112,17 +126,18 @@ class Link:
                           READABLE | WRITABLE if self._queue else READABLE)
 
     def _receive(self):
+        """Take and deliver one piece; whether there was one."""
         try:
             data, descriptors, is_whole = self._backend.receive_descriptors(self._sock, 1 << 18)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.close(f"receiving failed: {error.strerror}")
-            return
+            return False
         if not data:
             close_all(descriptors)
             self.close("closed by the peer")
-            return
+            return False
         try:
             self._decoder.feed(data, descriptors, is_whole)
             while self.is_open:
@@ -133,6 +148,7 @@ class Link:
                 self._deliver(message)
         except ProtocolError as error:
             self.close(error.message)
+        return True
 
     def _deliver(self, message):
         on_reply = self._awaited.pop(message.serial, None) if message.serial else None

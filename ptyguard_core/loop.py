@@ -111,7 +111,7 @@ class Loop:
         while self._timers and self._timers[0].act is None:
             heapq.heappop(self._timers)
         if not self._timers:
-            return None
+            return -1                   # for ever
         return max(0.0, self._timers[0].deadline - self.clock())
 
     def _fire(self):

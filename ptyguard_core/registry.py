@@ -88,7 +88,7 @@ _HINTS = {
     errno.EACCES: "check the owner and mode of the directory",
     errno.EPERM: "check the owner and mode of the directory",
 }
-_HINT_ELSE = "ptyguard doctor"
+_HINT_ELSE = "ptyguard daemon log"
 
 
 # Shapes: what each field must be, so that nobody downstream has to ask.
@@ -365,7 +365,7 @@ def _make_private(path):
                             hint=f"move it away: mv {path} {path}.old", path=path)
     if not _is_ours(info):
         raise StateUnusable(f"{path} belongs to uid {info.st_uid}, not to us",
-                            hint="ptyguard doctor", path=path)
+                            hint="set PTYGUARD_DIR to a directory of yours", path=path)
     if _has_owners() and info.st_mode & 0o077:
         raise StateUnusable(f"{path} is open to others (mode {info.st_mode & 0o777:04o})",
                             hint=f"chmod 700 {path}", path=path)

@@ -25,13 +25,16 @@ RESTORE_BYTES_MAX = 1 << 20     # history sent to paint from; the terminal shows
 READ_BYTES_MAX = 16 << 20       # one `read`, copied into the connection's queue
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
+LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
 
 
 # -- reading what was sent -----------------------------------------------------------------
 
 def _field(fields, name, kinds, default=None):
-    value = fields.get(name, default)
-    if value is None or (isinstance(value, kinds) and not isinstance(value, bool)) \
+    value = fields.get(name)
+    if value is None:                   # a null is as good as no field
+        return default
+    if (isinstance(value, kinds) and not isinstance(value, bool)) \
             or (kinds is bool and isinstance(value, bool)):
         return value
     raise UsageError(f"request field {name} is not of its kind: {str(value)[:40]!r}")
@@ -185,18 +188,23 @@ def start(daemon, client, fields, reply):
         if policy == "rejoin":
             rejoined = _find_to_rejoin(daemon, name, wanted["argv"], present)
             if rejoined is not None:
-                reply(session=describe(rejoined), created=False)
+                _reply_when_started(daemon, rejoined, reply)
                 return
         if present is not None:
             if policy != "use":
                 raise _exists(name)
-            daemon.when_started(present, lambda error: reply(session=describe(present), created=False)
-                                if error is None else reply(error=error))
+            _reply_when_started(daemon, present, reply)
             return
     if sum(s.is_living for s in daemon.sessions.values()) >= daemon.sessions_max:
         raise LimitReached(f"{daemon.sessions_max} sessions live already",
                            hint="end some, or set PTYGUARD_MAX_SESSIONS and restart the daemon")
     _begin_start(daemon, wanted, reply)
+
+
+def _reply_when_started(daemon, session, reply):
+    """It is there already, or on its way."""
+    daemon.when_started(session, lambda error: reply(session=describe(session), created=False)
+                        if error is None else reply(error=error))
 
 
 def _exists(name):
@@ -210,7 +218,7 @@ def _find_to_rejoin(daemon, name, argv, present):
             raise _exists(name)
         return present
     ended = [s for s in daemon.sessions.values()
-             if s.name == name and s.state == ENDED and not s.record.get("collected") and s.ring
+             if s.name == name and s.state == ENDED and not s.record.get("collected")
              and [_encode(item) for item in s.record["argv"]] == argv]
     return max(ended, key=lambda s: s.record["created_at"]) if ended else None
 
@@ -236,6 +244,7 @@ def _check_start(fields):
         "umask": _whole(fields, "umask", 0o022, 0, 0o777),
         "nice": _whole(fields, "nice", 0, -40, 40),
         "limits": _bytes_list(fields, "limits") if "limits" in fields else [],
+        "await_reader": _field(fields, "await_reader", bool, False),
         "ring_bytes": _whole(fields, "ring_bytes", RING_BYTES, CAPACITY_MIN, RING_BYTES_MAX),
     }
 
@@ -254,6 +263,9 @@ def _begin_start(daemon, wanted, reply):
         "restart": "never", "boot_id": daemon.backend.boot_id(), "collected": False,
     }
     session = Session(record)
+    if wanted["await_reader"]:
+        # `run` is to see all of it: nothing is read before it is there (or too late).
+        session.awaited_holders = session.noted_holders = 1
     daemon.registry.write(record)       # raises: nothing has happened yet
     daemon.sessions[session.id] = session
     env = dict(item.partition(b"=")[::2] for item in wanted["env"])
@@ -314,6 +326,8 @@ def attach(daemon, client, fields, reply):
     mode = fields.get("mode", "follow")
     if mode == "attach" and not session.is_living:
         raise _is_over(session)
+    if session.state == LOST:
+        raise _is_over(session)
     if session.ring is None:
         raise PtyguardError(f"the output of session {session.name} is not kept any more")
     incarnation = fields.get("incarnation")
@@ -349,7 +363,8 @@ def _make_cursor(session, fields):
     cursor = Cursor(session.ring.end_offset, hold, _size(fields),
                     is_interactive=bool(fields.get("interactive") and not fields.get("read_only")))
     cursor.is_viewer = bool(fields.get("viewer"))
-    cursor.may_type = bool(fields.get("may_type", cursor.is_interactive))
+    cursor.may_type = bool(fields.get("may_type", cursor.is_interactive)
+                           and not fields.get("read_only"))
     return cursor
 
 
@@ -393,6 +408,7 @@ def detach(daemon, client, fields, reply):
     for other in leaving:
         other.send(frames.EVENT, event="detached", session=session.name)
         daemon.unfollow(other)
+        daemon.loop.after(LEAVING_LIMIT_S, lambda gone=other: gone.close("did not leave in time"))
     daemon.when_left(leaving, lambda: reply(session=describe(session), detached=len(leaving)))
 
 
@@ -427,6 +443,7 @@ class Send:
         self.received = 0
         self.written = 0
         self.offset = 0
+        self.ticket = os.urandom(8).hex()       # by which another connection can cancel it
         self._daemon = daemon
         self._enter = enter
         self._reply = reply
@@ -506,10 +523,15 @@ def send(daemon, client, fields, reply):
     daemon.queue_send(Send(daemon, client, session, total, bool(fields.get("enter")), reply))
 
 
-def cancel(_daemon, client, _fields, reply):
-    """Give up the send of this connection; its own reply tells how far it came."""
-    if client.sends is not None:
-        client.sends.cancel("given up")
+def cancel(daemon, _client, fields, reply):
+    """Give up a send by the ticket that its `go` brought; its own reply tells how far it came.
+
+    To be asked on another connection: while a program does not read, that of the send is
+    not listened to.
+    """
+    send = daemon.find_send(_text(fields, "ticket", ""))
+    if send is not None:
+        send.cancel("given up")
     reply()
 
 

@@ -160,11 +160,11 @@ class Ring:
 
     def commit(self, count):
         """Count the first `count` bytes of the window as output (rule 2)."""
-        end = self.end_offset
-        idle = 1 - self._header[_SELECTOR_BYTE]
-        self._words[_W_END + idle] = end + count        # counts nothing yet: rule 3's note
+        used = self._header[_SELECTOR_BYTE]
+        end = self._words[_W_END + used]
+        self._words[_W_END + 1 - used] = end + count    # counts nothing yet: rule 3's note
         self._fill(end + self.window_bytes, count)
-        self._header[_SELECTOR_BYTE] = idle
+        self._header[_SELECTOR_BYTE] = 1 - used
 
     def _fill(self, offset, count):
         at = offset % self.capacity

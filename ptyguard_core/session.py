@@ -18,6 +18,7 @@ from collections import deque
 
 from .backend import LET_GO, NOTHING_YET
 from .registry import LIVING_STATES
+from .ring import WINDOW_BYTES
 
 STARTING, RUNNING, DRAINING, ENDED = "starting", "running", "draining", "ended"
 LOST, FAILED, QUARANTINED = "lost", "failed", "quarantined"
@@ -103,6 +104,7 @@ class Session:
         self.has_let_go = False         # the terminal has nobody at the other side
         self.is_blocked = False         # it takes no more input for now
         self.is_drain_due = False
+        self.is_unopened = False        # the guard holds it, and it could not be opened here
         self.raw_exit = None            # (raw status, is known, at ms), for a new guard
 
     @property
@@ -136,10 +138,11 @@ class Session:
             return min(LEADER_ALLOWANCE, history) if cursor is self.leader else None
         return history
 
-    def room(self):
-        """How many bytes may be read now without running over somebody who holds."""
+    def room(self, limit=WINDOW_BYTES):
+        """How many bytes, at most `limit`, may be read now without running over somebody
+        who holds."""
         end = self.ring.end_offset
-        room = self.ring.window_bytes
+        room = limit
         for cursor in self.cursors:
             allowance = self.allowance(cursor)
             if allowance is not None:
@@ -159,17 +162,20 @@ class Session:
         (bytes read, why it stopped): the last answer of `read`.
         """
         ring, master = self.ring, self.master
+        # Cursors stand still meanwhile (only `before_commit` moves them), so that what
+        # depends on them is asked once a pump, not once a read.
+        room = self.room(reads * ring.window_bytes)
+        lowest = min((cursor.offset for cursor in self.cursors), default=None)
         total = 0
         count = 1
-        while reads and count > 0:
-            room = self.room()
-            if not room:
-                break
+        while reads and room and count > 0:
             count = read(master, ring.writable(room))
             if count > 0:
-                before_commit(ring.start_after(count))
+                if lowest is not None and lowest < ring.start_after(count):
+                    before_commit(ring.start_after(count))
                 ring.commit(count)
                 total += count
+                room -= count
             reads -= 1
         if count == LET_GO:
             self.has_let_go = True

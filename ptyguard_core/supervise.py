@@ -57,6 +57,8 @@ def decide(is_listening, guard_state, is_guard_locked, may_start):
         return WAIT, "the guard is on its way out"
     if not may_start:
         return REFUSE, "no daemon runs"
+    if guard_state == "serving":
+        return WAKE_GUARD, "a daemon serves, and its socket is gone"
     if guard_state is not None:
         return START_DAEMON, f"the guard says {guard_state}"
     if is_guard_locked:
@@ -101,6 +103,14 @@ def ask_guard(backend, paths, type_, timeout_s=GUARD_ANSWER_S, **fields):
         sock.close()
 
 
+def tell_guard(backend, paths, type_, timeout_s=GUARD_ANSWER_S, **fields):
+    """`ask_guard` for an order: a guard whose socket somebody removed gets it back first."""
+    answer = ask_guard(backend, paths, type_, timeout_s, **fields)
+    if answer is None and _wake_guard(backend, paths):
+        answer = ask_guard(backend, paths, type_, timeout_s, **fields)
+    return answer
+
+
 def _silent_guard(backend, paths, why):
     return Unreachable(f"the guard at {paths.guard_socket} does not answer: {why} "
                        f"({backend.lock_holder(paths.guard_lock) or 'holder unknown'})",
@@ -113,7 +123,7 @@ def check_peer(backend, sock, path):
     owner = backend.peer_user(sock)
     if owner not in (backend.user_id(), 0):
         sock.close()
-        raise Refused(f"{path} is served by uid {owner}, not by us", hint="ptyguard doctor")
+        raise Refused(f"{path} is served by uid {owner}, not by us", hint="set PTYGUARD_DIR to a directory of yours")
 
 
 def report_deaf(backend, paths):
@@ -141,6 +151,9 @@ def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None)
         if not may_start:
             raise _not_running()
         _start_under_lock(backend, paths, deadline, environ or {})
+        if time.monotonic() > deadline:
+            raise Unreachable(f"nobody came to listen at {paths.client_socket}",
+                              hint=f"ptyguard status; look at {paths.guard_log}")
 
 
 def _refuse_unless_running(backend, paths):
@@ -224,18 +237,25 @@ def _ask_for_daemon(backend, paths, deadline):
 
 
 def _wake_guard(backend, paths):
-    """True once it has its socket again.  It holds guard.lock, so what is written there
-    is its own pid and start time."""
+    """True once a guard that lives listens at its sockets (again); False when none lives.
+
+    Whoever holds guard.lock has written there who it is and what for: others than a
+    guard try that lock for a moment, and a signal would end them.
+    """
     words = backend.lock_holder(paths.guard_lock).replace(",", " ").split()
     try:
-        pid, start = int(words[1]), int(words[3])
+        pid, start, purpose = int(words[1]), int(words[3]), words[4]
     except (IndexError, ValueError):
         return False
-    if not os.path.exists(paths.guard_socket):
+    if purpose != "guard" or backend.process_start(pid) != start:
+        return False
+    if not (os.path.exists(paths.guard_socket) and os.path.exists(paths.client_socket)):
         backend.signal_process(pid, start, backend.signal_number("USR1"))
     deadline = time.monotonic() + WAKE_LIMIT_S
     while time.monotonic() < deadline:
-        if os.path.exists(paths.client_socket) and os.path.exists(paths.guard_socket):
+        state = ask_guard(backend, paths, wire.STATE)
+        if state is not None and (state.text("daemon_state") != "serving"
+                                  or os.path.exists(paths.client_socket)):
             return True
         if backend.process_start(pid) != start:
             return False
@@ -424,8 +444,8 @@ def stop(backend, paths, mode, force=False, timeout_s=5.0):
 
     Returns once it is gone.  Raises Unreachable or Busy with the guard's words.
     """
-    answer = ask_guard(backend, paths, wire.STOP, timeout_s=timeout_s + 10.0, mode=mode.encode(),
-                       force=int(force), timeout_ms=int(timeout_s * 1000))
+    answer = tell_guard(backend, paths, wire.STOP, timeout_s=timeout_s + 10.0, mode=mode.encode(),
+                        force=int(force), timeout_ms=int(timeout_s * 1000))
     if answer is None:
         return False
     if answer.type != wire.OK:
@@ -441,8 +461,8 @@ def stop(backend, paths, mode, force=False, timeout_s=5.0):
 def restart(backend, paths, timeout_s=START_LIMIT_S):
     """Replace the daemon by one of our own code; None, or the reason why it was not."""
     interpreter, binary = find_program(backend, paths)
-    answer = ask_guard(backend, paths, wire.RESTART, timeout_s=timeout_s,
-                       interpreter=os.fsencode(interpreter), binary=os.fsencode(binary))
+    answer = tell_guard(backend, paths, wire.RESTART, timeout_s=timeout_s,
+                        interpreter=os.fsencode(interpreter), binary=os.fsencode(binary))
     if answer is None:
         return "no guard runs"
     if answer.type != wire.OK:

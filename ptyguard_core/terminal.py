@@ -126,26 +126,27 @@ CSI_QUERIES = (
 )
 
 _BODY = rb"[^" + _END + rb"]*"
+_FIELDS = rb"[^;" + _END + rb"]*"           # of the body, up to the next semicolon
 
 
-def _body_with(part):
-    # Looking ahead is not gone back into, so that a body full of `part` costs no more.
-    return rb"(?=" + _BODY + part + rb")" + _BODY
+def _body(beginning):
+    # Looking ahead is not gone back into: else a body with many such beginnings and no end
+    # would be read once for each of them.
+    return rb"(?=" + beginning + rb")" + _BODY
 
 
 # Queries that are strings: introducer and body, the terminator comes by itself.
 STRING_QUERIES = (
     ("colours (OSC 4, 5, 10-19), clipboard (OSC 52)",
-     rb"\]0*(?:[45]|1[0-9]|52);" + _body_with(rb"\?")),
-    ("kitty colours", rb"\]0*21;" + _body_with(rb"=\?")),
+     rb"\]0*(?:[45]|1[0-9]|52);" + _body(_BODY + rb"\?")),
+    ("kitty colours", rb"\]0*21;" + _body(_BODY + rb"=\?")),
     ("pointer shape, font", rb"\]0*(?:22|50);\?" + _BODY),
     ("XTQALLOWED, XTQDISALLOWED", rb"\]0*6[01](?:;" + _BODY + rb")?"),
-    ("kitty notifications", rb"\]0*99;(?:[^;" + _END + rb"]*:)?p=\?" + _BODY),
-    ("kitty clipboard", rb"\]0*5522;(?:[^;" + _END + rb"]*:)?type=read" + _BODY),
-    ("iTerm2 reports",
-     rb"\]0*1337;(?:Report|RequestUpload|Capabilities)" + _BODY),
+    ("kitty notifications", rb"\]0*99;" + _body(rb"(?:" + _FIELDS + rb":)?p=\?")),
+    ("kitty clipboard", rb"\]0*5522;" + _body(rb"(?:" + _FIELDS + rb":)?type=read")),
+    ("iTerm2 reports", rb"\]0*1337;(?:Report|RequestUpload|Capabilities)" + _BODY),
     ("DECRQSS, XTGETTCAP", rb"P[0-9;]*[$+]q" + _BODY),
-    ("kitty graphics query", rb"_G(?:[^;" + _END + rb"]*,)?a=q" + _BODY),
+    ("kitty graphics query", rb"_G" + _body(rb"(?:" + _FIELDS + rb",)?a=q")),
 )
 
 # Parsers made after vt100.net carry a string out at *any* ESC, CAN or SUB (alacritty
@@ -304,7 +305,8 @@ class Modes:
         self._alternate = 0             # the mode that led to the alternate screen, or 0
         self._is_cursor_saved = False
         self._is_keypad = False
-        self._kitty = {False: [0], True: [0]}   # flags per screen: what is below the stack, the stack
+        # kitty keyboard flags per screen: what is below the stack, then the stack.
+        self._kitty = {False: [0], True: [0]}
         self._other_keys = 0            # modifyOtherKeys
         self._cursor_style = 0
         self._margins = b""
@@ -423,8 +425,9 @@ class Modes:
         sends it home in every terminal.
         """
         out = [self._undo_margins()]
-        out += [_private(mode, PRIVATE_MODES[mode]) for mode in PRIVATE_MODES if mode in self._private]
-        out += [_ansi(mode, ANSI_MODES[mode]) for mode in ANSI_MODES if mode in self._ansi]
+        out += [_private(mode, fresh) for mode, fresh in PRIVATE_MODES.items()
+                if mode in self._private]
+        out += [_ansi(mode, fresh) for mode, fresh in ANSI_MODES.items() if mode in self._ansi]
         if self._is_keypad:
             out.append(b"\x1b>")
         if self._other_keys:
@@ -537,7 +540,7 @@ class QueryAnswerer:
     def __init__(self, table=ANSWERS):
         """`table` has rows of name (an identifier), pattern after ESC, answer."""
         self._query = re.compile(
-            rb"\x1b(?:" + rb"|".join(b"(?P<%s>%s)" % (name.encode("ascii"), query)
+            rb"\x1b(?:" + rb"|".join(b"(?:%s)(?P<%s>)" % (query, name.encode("ascii"))
                                      for name, query, _ in table) + rb")")
         self._answers = {name: answer for name, _, answer in table}
         self._held = b""                # an incomplete sequence, at most ANSWER_HELD bytes

@@ -214,7 +214,7 @@ GLOBALS = (
     HELP,
     Option("--dir", "where everything is kept (as PTYGUARD_DIR)", "D"),
     Option("-q --quiet", "say only what was asked for"),
-    Option("-v --verbose", "say more"),
+    Option("-v --verbose", "say which daemon is asked"),
     Option("--no-start", "never start a daemon"),
 )
 
@@ -244,7 +244,6 @@ def _timeout(what):
 USAGE = ("2", "the command line is wrong; nothing was done")
 NO_SESSION = ("3", "no such session")
 EXISTS = ("4", "a live session has that name")
-DESTROYED = ("5", "the session was destroyed (rm)")
 UNREACHABLE = ("6", "the daemon cannot be reached, or refuses us")
 TIMED_OUT = ("124", "timed out")
 NOT_EXECUTABLE = ("126", "the command cannot be executed")
@@ -289,7 +288,7 @@ _TABLE = (
                    "ptyguard run -n deploy --timeout 30m -- ./deploy.sh --all",
                    "ptyguard run -n nightly --rm --json -- ./backup"),
          exits=(("0-255", "the command's own, 128+N when signal N killed it"), USAGE,
-                ("4", "NAME lives and runs something else"), DESTROYED,
+                ("4", "NAME lives and runs something else"), 
                 ("75", "detached or hung up: the session lives on"), TIMED_OUT,
                 ("125", "any other failure of ours"), NOT_EXECUTABLE, NOT_FOUND)),
 
@@ -306,7 +305,7 @@ _TABLE = (
          examples=("ptyguard ensure web -- ./serve --port 8080",
                    "ptyguard ensure shell",
                    "ptyguard ensure bot --cwd /srv/bot --env MODE=live -- python3 bot.py"),
-         exits=(("0", "it lives"), ("1", "failed"), USAGE, DESTROYED, UNREACHABLE,
+         exits=(("0", "it lives"), ("1", "failed"), USAGE, UNREACHABLE,
                 NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("attach", STARTING, "take a session into this terminal",
@@ -325,7 +324,7 @@ _TABLE = (
                    "ptyguard attach web --create -- ./serve --port 8080"),
          exits=(("0", "detached"),
                 ("0-255", "it ended: its own status, 128+N for signal N"), ("1", "failed"),
-                USAGE, ("3", "no such session, or it has ended: see log"), DESTROYED,
+                USAGE, ("3", "no such session, or it has ended: see log"), 
                 UNREACHABLE, ("125", "a failure after attaching, or no terminal"))),
 
     Verb("detach", STARTING, "send a session's clients away",
@@ -356,7 +355,7 @@ _TABLE = (
          arguments=(Argument("NAME", 0),),
          options=(JSON,),
          examples=("ptyguard info build", "ptyguard info build --json"),
-         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
 
     Verb("has", TALKING, "does a session live?  (exit status only)",
          "has NAME",
@@ -382,7 +381,7 @@ _TABLE = (
                    "ptyguard send build -- -x",
                    "ptyguard send build - < keys.txt"),
          exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION,
-                DESTROYED, UNREACHABLE, TIMED_OUT)),
+                UNREACHABLE, TIMED_OUT)),
 
     Verb("log", TALKING, "a session's output so far",
          "log [NAME] [OPTIONS]",
@@ -400,7 +399,7 @@ _TABLE = (
                    "ptyguard log build --tail 20 -f",
                    "ptyguard log build --raw --since 4096"),
          exits=(("0", "done"), ("1", "failed, or output was missed"), USAGE, NO_SESSION,
-                DESTROYED, UNREACHABLE)),
+                UNREACHABLE)),
 
     Verb("wait", TALKING, "wait for the end, for a text or for silence",
          "wait [NAME...] [--for REGEX | --idle S] [OPTIONS]",
@@ -423,7 +422,7 @@ _TABLE = (
                    "ptyguard wait web --idle 500ms --json"),
          exits=(("0-255", "the session's own, 128+N for signal N"),
                 ("0", "the text or the silence came"),
-                ("1", "the session ended before it came"), USAGE, NO_SESSION, DESTROYED,
+                ("1", "the session ended before it came"), USAGE, NO_SESSION, 
                 TIMED_OUT, ("125", "any other failure of ours, or the status is unknown"))),
 
     Verb("resize", TALKING, "give a session's terminal a size",
@@ -431,7 +430,7 @@ _TABLE = (
          "Set the size of a session's terminal; its program is told.",
          arguments=(Argument("NAME"), Argument("COLSxROWS")),
          examples=("ptyguard resize build 132x43", "ptyguard resize web 80x24"),
-         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
 
     Verb("kill", ENDING, "end sessions, and keep their output and status",
          "kill NAME... | --all [OPTIONS]",
@@ -440,7 +439,7 @@ _TABLE = (
          aliases=("k", "kill-session"),
          arguments=(Argument("NAME", 0, None),),
          options=(Option("--all", "every living session"),
-                  Option("--signal", "begin with this one: INT, SIGINT or 2", "SIG"),
+                  Option("--signal", "only send this one: INT, SIGINT or 2", "SIG"),
                   Option("--grace", "time to obey before the next signal (5s)", "S", duration),
                   _timeout("give up waiting after S"),
                   JSON),
@@ -450,15 +449,14 @@ _TABLE = (
                    "ptyguard kill build web --grace 30s",
                    "ptyguard kill --all --json"),
          exits=(("0", "dead, or dead before"), ("1", "not confirmed dead"), USAGE, NO_SESSION,
-                DESTROYED, UNREACHABLE, TIMED_OUT)),
+                UNREACHABLE, TIMED_OUT)),
 
     Verb("rm", ENDING, "destroy sessions: kill, and forget",
          "rm NAME... | --ended [--json]",
-         "Kill each session and forget its output and status.  The name is refused as\n"
-         "destroyed until `start` uses it again.",
+         "Kill each session, if it lives, and forget its output and status.",
          aliases=("destroy",),
          arguments=(Argument("NAME", 0, None),),
-         options=(Option("--ended", "all that have ended; names stay usable"), JSON),
+         options=(Option("--ended", "all that have ended"), JSON),
          needs=(("NAME", "--ended"),),
          excludes=(("--ended", "NAME"),),
          examples=("ptyguard rm build", "ptyguard rm build web", "ptyguard rm --ended"),

@@ -9,7 +9,8 @@ from ptyguard_core.detachkey import DEFAULT, Matcher, parse
 # Every shape in which a terminal sends each key.
 SHAPES = {
     "C-\\": [
-        b"\x1c", b"\x1b[92;5u", b"\x1b[92;5:1u", b"\x1b[92;5:2u", b"\x1b[92:124;5u", b"\x1b[92:124:92;5:1u",
+        b"\x1c", b"\x1b[92;5u", b"\x1b[92;5:1u", b"\x1b[92;5:2u", b"\x1b[92:124;5u",
+        b"\x1b[92:124:92;5:1u",
         b"\x1b[92::92;5u", b"\x1b[92;69u", b"\x1b[92;133u", b"\x1b[92;197:1u", b"\x1b[92;5;28u",
         b"\x1b[45:92;6u",                                   # a layout where it takes Shift
         b"\x1b[27;5;92~", b"\x1b[27;6;92~",
@@ -33,15 +34,18 @@ SECONDS = {
 
 # What comes near and is another key, or none.
 NOT_THE_KEY = [
-    b"", b"plain", b"\\", b"|", b"\x1b", b"\x1b[92u", b"\x1b[92;1u", b"\x1b[92;6u", b"\x1b[92:124;6u", b"\x1b[92;7u",
-    b"\x1b[92;13u", b"\x1b[93;5u", b"\x1b[92;5~", b"\x1b[92;5U", b"\x1b[27;5;93~", b"\x1b[27;3;92~",
-    b"\x1b[27;5;92u", b"\x1b[?92;5u", b"\x1b[35::92;5u", b"\x1b[A", b"\x1bOP", b"\x1b[<35;10;5M", b"\x1b[I",
-    b"\x1b[1;5C", b"\x1b]11;rgb:0/0/0\x1b\\", b"\x1bP>|xterm(1)\x1b\\", b"\xff\x80\xc3\xa9", b"\x1b[\x1b[", b"\x1b[ q",
+    b"", b"plain", b"\\", b"|", b"\x1b", b"\x1b[92u", b"\x1b[92;1u", b"\x1b[92;6u",
+    b"\x1b[92:124;6u", b"\x1b[92;7u", b"\x1b[92;13u", b"\x1b[93;5u", b"\x1b[92;5~", b"\x1b[92;5U",
+    b"\x1b[27;5;93~", b"\x1b[27;3;92~", b"\x1b[27;5;92u", b"\x1b[?92;5u", b"\x1b[35::92;5u",
+    b"\x1b[A", b"\x1bOP", b"\x1b[<35;10;5M", b"\x1b[I", b"\x1b[1;5C", b"\x1b]11;rgb:0/0/0\x1b\\",
+    b"\x1bP>|xterm(1)\x1b\\", b"\xff\x80\xc3\xa9", b"\x1b[\x1b[", b"\x1b[ q",
 ]
 
-REPORTS = [b"\x1b[<35;10;5M", b"\x1b[<0;1;1m", b"\x1b[I", b"\x1b[O", b"\x1b[?62;22c", b"\x1b[?2026;2$y", b"\x1b[>1;10;0c",
-           b"\x1b[5;7R", b"\x1b[0n", b"\x1b[98;5:3u", b"\x1b[98;1:3u", b"\x1b[57442;5u", b"\x1b[57442;1:3u",
-           b"\x1b[32;10;5M"]
+REPORTS = [
+    b"\x1b[<35;10;5M", b"\x1b[<0;1;1m", b"\x1b[32;10;5M", b"\x1b[I", b"\x1b[O",         # mouse, focus
+    b"\x1b[?62;22c", b"\x1b[?2026;2$y", b"\x1b[>1;10;0c", b"\x1b[5;7R", b"\x1b[0n",     # answers
+    b"\x1b[98;5:3u", b"\x1b[98;1:3u", b"\x1b[57442;5u", b"\x1b[57442;1:3u",             # released, Ctrl
+]
 
 
 def fed(matcher, *reads):
@@ -68,11 +72,13 @@ def assert_found(key, before, shape, after, forwarded=None):
 # --- parse ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("text, spelled", [
-    ("C-\\", "C-\\"), ("^\\", "C-\\"), ("C-\\\\", "C-\\"), ("c-a", "C-a"), ("C-A", "C-a"), ("^x", "C-x"), ("^X", "C-x"),
-    ("C-Space", "C-Space"), ("C-space", "C-Space"), ("C-@", "C-Space"), ("^@", "C-Space"), ("^^", "C-^"), ("C-_", "C-_"),
-    ("M-x", "M-x"), ("m-D", "M-D"), ("C-b d", "C-b d"), ("  C-a   C-a ", "C-a C-a"), ("C-b Space", "C-b Space"),
-    ("C-b D", "C-b D"), ("M-x M-y", "M-x M-y"),
-    ("tmux", "C-b d"), ("screen", "C-a d"), ("shpool", "C-Space C-q"), ("Tmux", "C-b d"), ("none", "none"),
+    ("C-\\", "C-\\"), ("^\\", "C-\\"), ("C-\\\\", "C-\\"), ("c-a", "C-a"), ("C-A", "C-a"),
+    ("^x", "C-x"), ("^X", "C-x"), ("C-Space", "C-Space"), ("C-space", "C-Space"),
+    ("C-@", "C-Space"), ("^@", "C-Space"), ("^^", "C-^"), ("C-_", "C-_"),
+    ("M-x", "M-x"), ("m-D", "M-D"), ("M-x M-y", "M-x M-y"),
+    ("C-b d", "C-b d"), ("  C-a   C-a ", "C-a C-a"), ("C-b Space", "C-b Space"), ("C-b D", "C-b D"),
+    ("tmux", "C-b d"), ("Tmux", "C-b d"), ("screen", "C-a d"), ("shpool", "C-Space C-q"),
+    ("none", "none"),
 ])
 def test_a_key_is_read_and_spelled(text, spelled):
     assert parse(text).text == spelled
@@ -80,8 +86,9 @@ def test_a_key_is_read_and_spelled(text, spelled):
 
 
 @pytest.mark.parametrize("text", [
-    "", " ", "d", "d d", "^", "C-", "M-", "C-M-x", "M-C-\\", "C-b d e", "C-[", "^[", "C-m", "C-i", "C-?", "C-1", "C-é", "é",
-    "M-[", "M-O", "M-P", "M-]", "Ctrl-a", "C-ab", "F1", "C-b Escape", "byobu", "\x1c", "C-b \x1c", "none none",
+    "", " ", "d", "d d", "^", "C-", "M-", "C-M-x", "M-C-\\", "C-b d e", "none none", "byobu",
+    "C-[", "^[", "C-m", "C-i", "C-?", "C-1", "C-é", "é", "M-[", "M-O", "M-P", "M-]",
+    "Ctrl-a", "C-ab", "F1", "C-b Escape", "\x1c", "C-b \x1c",
 ])
 def test_what_is_no_key_is_refused_with_what_is_accepted(text):
     with pytest.raises(errors.UsageError) as caught:
@@ -100,7 +107,9 @@ def test_every_preset_can_be_parsed():
 # --- one key ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("key, shape", [(key, shape) for key in SHAPES for shape in SHAPES[key]])
-@pytest.mark.parametrize("before, after", [(b"", b""), (b"typed", b"rest\x1c"), (b"\x1b[A\x1b[92u", b"\x1b[B")])
+@pytest.mark.parametrize("before, after", [
+    (b"", b""), (b"typed", b"rest\x1c"), (b"\x1b[A\x1b[92u", b"\x1b[B"),
+])
 def test_every_shape_of_a_key_is_found_split_at_every_byte(key, shape, before, after):
     assert_found(parse(key), before, shape, after)
 
@@ -116,7 +125,8 @@ def test_another_key_passes_unchanged_split_at_every_byte(data):
 @pytest.mark.parametrize("release", [b"\x1b[92;5:3u", b"\x1b[92:124;69:3u", b"\x1b[92;5:3;28u"])
 def test_the_release_of_the_key_neither_detaches_nor_arrives(release):
     for at in range(len(release) + 1):
-        assert fed(Matcher(parse(DEFAULT)), b"a" + release[:at], release[at:] + b"b") == (b"ab", None)
+        reads = b"a" + release[:at], release[at:] + b"b"
+        assert fed(Matcher(parse(DEFAULT)), *reads) == (b"ab", None)
     assert fed(Matcher(parse(DEFAULT)), b"\x1b[97;5:3u") == (b"\x1b[97;5:3u", None)
 
 
@@ -160,7 +170,9 @@ def test_a_sequence_longer_than_any_key_is_not_held():
 # --- chords ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("first", SHAPES["C-b"])
-@pytest.mark.parametrize("name, second", [(name, shape) for name in SECONDS for shape in SECONDS[name]])
+@pytest.mark.parametrize("name, second", [
+    (name, shape) for name in SECONDS for shape in SECONDS[name]
+])
 def test_a_chord_is_found_in_every_shape(first, name, second):
     assert_found(parse("C-b " + name), b"typed", first + second, b"rest")
 
@@ -180,10 +192,13 @@ def test_the_first_key_twice_sends_it_once(first):
     assert fed(Matcher(parse("C-b d")), first + first + b"d") == (first + b"d", None)
 
 
-@pytest.mark.parametrize("other", [b"x", b"D", b"\x1b[A", b"\x1bd", b"\x1b[101;5u", b"\xc3\xa9", b"\r"])
+@pytest.mark.parametrize("other", [
+    b"x", b"D", b"\x1b[A", b"\x1bd", b"\x1b[101;5u", b"\xc3\xa9", b"\r",
+])
 def test_the_first_key_and_another_sends_both(other):
     for at in range(len(other) + 1):
-        assert fed(Matcher(parse("C-b d")), b"a\x02" + other[:at], other[at:] + b"d") == (b"a\x02" + other + b"d", None)
+        reads = b"a\x02" + other[:at], other[at:] + b"d"
+        assert fed(Matcher(parse("C-b d")), *reads) == (b"a\x02" + other + b"d", None)
 
 
 def test_the_first_key_is_held_for_as_long_as_it_takes_and_is_not_an_escape():
@@ -213,7 +228,9 @@ def test_what_is_held_with_a_chord_is_bounded():
 
 # --- pastes ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("inside", [b"\x1c", b"a\x1b[92;5ub", b"\x1b[201\x1c~", b"\x1b[200~\x1c", b"", b"\x1b[20"])
+@pytest.mark.parametrize("inside", [
+    b"\x1c", b"a\x1b[92;5ub", b"\x1b[201\x1c~", b"\x1b[200~\x1c", b"", b"\x1b[20",
+])
 def test_the_key_inside_a_paste_does_not_detach_and_after_it_does(inside):
     paste = b"\x1b[200~" + inside + b"\x1b[201~"
     assert_found(parse(DEFAULT), paste, b"\x1c", b"rest")
@@ -244,9 +261,12 @@ def test_a_paste_without_an_end_can_be_ended_by_the_caller():
 
 # --- anything --------------------------------------------------------------------------------
 
-fragments = st.sampled_from(NOT_THE_KEY + REPORTS + [b"\x1b[", b"92", b";5", b"u", b"~", b"\x1b[200~", b"\x1b[201~"])
-harmless = st.lists(fragments | st.binary(max_size=4).map(lambda b: b.replace(b"\x1c", b"")), max_size=12)
-keys = st.sampled_from([b"\x1c", b"\x02", b"d", b"\x1b[92;5u", b"\x1b[98;5u", b"\x1bx", b"\x1b[92;5:3u"])
+fragments = st.sampled_from(
+    NOT_THE_KEY + REPORTS + [b"\x1b[", b"92", b";5", b"u", b"~", b"\x1b[200~", b"\x1b[201~"])
+no_key = st.binary(max_size=4).map(lambda data: data.replace(b"\x1c", b""))
+harmless = st.lists(fragments | no_key, max_size=12)
+keys = st.sampled_from(
+    [b"\x1c", b"\x02", b"d", b"\x1b[92;5u", b"\x1b[98;5u", b"\x1bx", b"\x1b[92;5:3u"])
 anything = st.lists(fragments | keys | st.binary(max_size=4), max_size=12)
 SOME_KEYS = ["C-\\", "C-b d", "C-b C-b", "M-x", "M-x x", "C-Space C-q", "none"]
 

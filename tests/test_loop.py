@@ -124,7 +124,7 @@ def test_an_error_in_a_handler_leaves_the_loop(loop, poller):
 
 def test_with_nothing_to_do_it_sleeps_for_ever(loop, poller):
     loop.turn()
-    assert poller.slept == [None]
+    assert poller.slept == [-1]
 
 
 def test_it_sleeps_exactly_until_the_next_deadline(loop, poller):
@@ -135,7 +135,7 @@ def test_it_sleeps_exactly_until_the_next_deadline(loop, poller):
     loop.turn()
     loop.turn()
     assert seen == [102.5, 105.0]
-    assert poller.slept == [2.5, 2.5, None]
+    assert poller.slept == [2.5, 2.5, -1]
 
 
 @given(st.lists(st.integers(0, 1000), max_size=30))
@@ -178,7 +178,7 @@ def test_a_cancelled_timer_does_nothing_and_wakes_nobody(loop, poller):
     loop.turn()
     assert seen == ["kept"] and poller.slept == [2.0]
     loop.turn()
-    assert poller.slept[1] is None
+    assert poller.slept[1] == -1
 
 
 def test_a_timer_may_be_cancelled_by_one_that_fires_with_it(loop, poller):

@@ -33,7 +33,8 @@ NO_QUERIES = [
     b"\x1b[8;24;80t", b"\x1b[22;0t", b"\x1b[23;0t", b"\x1b[1;1;2;2$t", b"\x1b[1 t", b"\x1b[>2t",
     b"\x1b[u", b"\x1b[s", b"\x1b[>1u", b"\x1b[<u", b"\x1b[=1;1u", b"\x1b[2 q", b"\x1b[1q",
     b"\x1b[!p", b"\x1b[61\"p", b"\x1b[?2026h", b"\x1b[42;1;1;24;80$x", b"\x1b[2*x", b"\x1b[1S",
-    b"\x1b]0;what?\x07", b"\x1b]2;is;this?\x1b\\", b"\x1b]4;1;rgb:ff/00/00\x07", b"\x1b]11;#000000\x1b\\",
+    b"\x1b]0;what?\x07", b"\x1b]2;is;this?\x1b\\",
+    b"\x1b]4;1;rgb:ff/00/00\x07", b"\x1b]11;#000000\x1b\\",
     b"\x1b]52;c;aGVsbG8=\x07", b"\x1b]8;;http://example.org/?q=1\x1b\\", b"\x1b]104\x07",
     b"\x1b]1337;File=name=YQ==:AAAA\x07", b"\x1b]22;pointer\x1b\\",
     b"\x1bPq#0;2;0;0;0~~\x1b\\", b"\x1bP1000p", b"\x1b_Ga=T,f=100;AAAA\x1b\\", b"\x1b_Ga=p,q=2;\x1b\\",
@@ -43,24 +44,26 @@ NO_QUERIES = [
 # Pieces that sequences are made of, so that random data is full of half ones.
 FRAGMENTS = [
     b"\x1b", b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b_", b"\x1b\\", b"\x07", b"\x18", b"\x1a", b"\x05",
-    b"\n", b"\r", b"\x0e", b"\x0f", b"\x7f", b"[", b"]", b"?", b">", b"=", b"<", b"!", b"$", b"+", b" ",
-    b";", b":", b"0", b"1", b"4", b"5", b"6", b"11;?", b"25", b"1049", b"1000", b"2004",
-    b"c", b"n", b"m", b"p", b"q", b"h", b"l", b"u", b"r", b"t", b"x", b"Z", b"(", b"text", b"\xc3\xa9", b"\xa9",
+    b"\n", b"\r", b"\x0e", b"\x0f", b"\x7f", b"[", b"]", b"?", b">", b"=", b"<", b"!", b"$", b"+",
+    b" ", b";", b":", b"0", b"1", b"4", b"5", b"6", b"11;?", b"25", b"1049", b"1000", b"2004",
+    b"c", b"n", b"m", b"p", b"q", b"h", b"l", b"u", b"r", b"t", b"x", b"Z", b"(",
+    b"text", b"\xc3\xa9", b"\xa9",
 ]
 pieces = st.lists(st.sampled_from(FRAGMENTS + QUERIES) | st.binary(max_size=3), max_size=14)
 anything = pieces.map(b"".join)
 
 MODE_SEQUENCES = [
     b"\x1b[?1h", b"\x1b[?1l", b"\x1b[?1000;1006h", b"\x1b[?1002h", b"\x1b[?1000l", b"\x1b[?2004h",
-    b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?7l", b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?47h", b"\x1b[?1047h",
-    b"\x1b[?1048h", b"\x1b[?1048l", b"\x1b[?47l", b"\x1b[?6h", b"\x1b[?2026h", b"\x1b[?9999h",
-    b"\x1b[4h", b"\x1b[4l", b"\x1b=", b"\x1b>", b"\x1b[>1u", b"\x1b[>3u", b"\x1b[<u", b"\x1b[<5u",
-    b"\x1b[=5u", b"\x1b[=2;2u", b"\x1b[=1;3u", b"\x1b[>4;2m", b"\x1b[>4m", b"\x1b[>4;m", b"\x1b[>m",
-    b"\x1b[3 q", b"\x1b[ q", b"\x1b[2;10r", b"\x1b[r", b"\x1b(0", b"\x1b(B", b"\x1b)0", b"\x1b-A",
-    b"\x1b(%5", b"\x0e", b"\x0f", b"\x1bn", b"\x1b[31m", b"\x1b[1;4m", b"\x1b[m", b"\x1b[0m", b"\x1b[38;5;0m",
+    b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?7l", b"\x1b[?6h", b"\x1b[?2026h", b"\x1b[?9999h",
+    b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?47h", b"\x1b[?47l", b"\x1b[?1047h",
+    b"\x1b[?1048h", b"\x1b[?1048l", b"\x1b[4h", b"\x1b[4l", b"\x1b=", b"\x1b>",
+    b"\x1b[>1u", b"\x1b[>3u", b"\x1b[<u", b"\x1b[<5u", b"\x1b[=5u", b"\x1b[=2;2u", b"\x1b[=1;3u",
+    b"\x1b[>4;2m", b"\x1b[>4m", b"\x1b[>4;m", b"\x1b[>m", b"\x1b[3 q", b"\x1b[ q",
+    b"\x1b[2;10r", b"\x1b[r", b"\x1b(0", b"\x1b(B", b"\x1b)0", b"\x1b-A", b"\x1b(%5",
+    b"\x0e", b"\x0f", b"\x1bn", b"\x1b[31m", b"\x1b[1;4m", b"\x1b[m", b"\x1b[0m", b"\x1b[38;5;0m",
     b"\x1b[!p", b"\x1bc",
 ]
-output = st.lists(st.sampled_from(MODE_SEQUENCES) | st.sampled_from(FRAGMENTS), max_size=20).map(b"".join)
+output = st.lists(st.sampled_from(MODE_SEQUENCES + FRAGMENTS), max_size=20).map(b"".join)
 
 
 def modes_of(*pieces):
@@ -71,7 +74,7 @@ def modes_of(*pieces):
 
 
 def state(modes):
-    return {name: value for name, value in vars(modes).items()}
+    return dict(vars(modes))
 
 
 # --- safe_start ---------------------------------------------------------------------
@@ -143,7 +146,8 @@ def test_a_query_is_removed_and_the_text_around_it_is_not(query):
     controls = bytes(b for b in query if b in b"\r\n\x00\x08\x7f") if query[:2] != b"\x1b]" else b""
     assert without_queries(query) == controls
     assert without_queries(b"before" + query + b"after") == b"before" + controls + b"after"
-    assert without_queries(memoryview(b"\x1b[m" + query * 3 + b"\xff")) == b"\x1b[m" + controls * 3 + b"\xff"
+    view = memoryview(b"\x1b[m" + query * 3 + b"\xff")
+    assert without_queries(view) == b"\x1b[m" + controls * 3 + b"\xff"
 
 
 @pytest.mark.parametrize("query", [q for q in QUERIES if len(q) > 1 and b"\x05" not in q])
@@ -186,7 +190,11 @@ def test_removing_queries_twice_removes_no_more(data):
     assert without_queries(once) == once
 
 
-@given(st.lists(st.sampled_from(NO_QUERIES[4:]) | st.text("abc 0;?\n").map(str.encode), max_size=8).map(b"".join))
+no_queries = st.sampled_from([data for data in NO_QUERIES if data.strip(b"\x1b")])
+letters = st.text("abc 0;?\n").map(str.encode)
+
+
+@given(st.lists(no_queries | letters, max_size=8).map(b"".join))
 def test_data_without_queries_is_left_alone(data):
     assert without_queries(data) == data
 
@@ -198,13 +206,16 @@ def test_without_escape_and_enq_nothing_is_a_query(data):
 
 
 @pytest.mark.parametrize("part", [
-    b"\x1b", b"\x1b[", b"\x1b]4;", b"\x1b]4;?", b"?", b";", b"=?", b":", b"0", b"9;", b"\n", b"\x00", b"\x1b[\n",
-    b"\x1b[c", b"\x1b[\x1b[c", b"m", b"\x80", b"\x07", b"\x0e", b"\x1bP+q", b",", b"type=read",
+    b"\x1b", b"\x1b[", b"\x1b]4;", b"\x1b]4;?", b"?", b";", b"=?", b":", b":p=?", b":type=read",
+    b",a=q", b"0", b"9;", b" ", b"\n", b"\x00", b"\x1b[\n", b"\x1b\n", b"\x1b[c", b"\x1b[\x1b[c",
+    b"m", b"\x80", b"\x07", b"\x0e", b"\x1bP+q",
 ])
-@pytest.mark.parametrize("front", [b"", b"\x1b[", b"\x1b]4;", b"\x1b]21;", b"\x1b]99;", b"\x1b]5522;", b"\x1b_G", b"\x1b"])
+@pytest.mark.parametrize("front", [
+    b"", b"\x1b", b"\x1b[", b"\x1b[?", b"\x1b]4;", b"\x1b]21;", b"\x1b]99;", b"\x1b]5522;", b"\x1b_G",
+])
 def test_hostile_output_is_read_in_linear_time(front, part):
-    # It used to take hours: a body that could be split in many ways.  Nothing is timed here;
-    # what is quadratic at this size does not come back.
+    # ESC ]99; and many :p=? took minutes.  Nothing is timed here: what is quadratic at this
+    # size does not come back.
     data = front + part * (100000 // len(part))
     without_queries(data)
     safe_start(data)
@@ -238,7 +249,8 @@ UNDONE = [
     (b"\x1b[>1u\x1b[=3u", b"\x1b[<1u", b"\x1b[>3u"),
     (b"\x1b[=1u\x1b[=4;2u\x1b[=1;3u", b"\x1b[=0u", b"\x1b[=4u"),
     (b"\x1b[>1u\x1b[<9u", b"", b""),
-    (b"\x1b[>1u\x1b[?1049h\x1b[>3u", b"\x1b[<1u\x1b[?1049l\x1b[<1u", b"\x1b[>1u\x1b[?1049h\x1b[>3u"),
+    (b"\x1b[>1u\x1b[?1049h\x1b[>3u",
+     b"\x1b[<1u\x1b[?1049l\x1b[<1u", b"\x1b[>1u\x1b[?1049h\x1b[>3u"),
     (b"\x1b[>4;2m", b"\x1b[>4m", b"\x1b[>4;2m"),
     (b"\x1b[>4;2m\x1b[>4;m", b"", b""),
     (b"\x1b[5 q", b"\x1b[0 q", b"\x1b[5 q"),
@@ -315,7 +327,8 @@ def test_properties_follow_the_output():
 def test_memory_stays_bounded_whatever_is_written():
     modes, answerer = Modes(), QueryAnswerer()
     for _ in range(2000):
-        for piece in (b"\x1b[>1u", b"\x1b]0;" + b"x" * 100, b"\x1b[" + b"1;" * 300, b"\x1b[?7777h", b"\x1b[" + b"9" * 60):
+        for piece in (b"\x1b[>1u", b"\x1b]0;" + b"x" * 100, b"\x1b[" + b"1;" * 300,
+                      b"\x1b[?7777h", b"\x1b[" + b"9" * 60):
             modes.feed(piece)
             answerer.answers(piece)
     kept = [len(value) for value in state(modes).values() if isinstance(value, (bytes, dict))]
@@ -335,7 +348,8 @@ ANSWERED = [
     (b"\x1b[>c", b"\x1b[>1;10;0c"), (b"\x1b[>0c", b"\x1b[>1;10;0c"),
     (b"\x1b[5n", b"\x1b[0n"), (b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[?6n", b"\x1b[?1;1R"),
 ]
-UNANSWERED = [b"", b"text", b"\x1b[m", b"\x1b[=c", b"\x1b[?6c", b"\x1b[1c", b"\x1b[15n", b"\x1b[?5n", b"\x1b[\x18c"]
+UNANSWERED = [b"", b"text", b"\x1b[m", b"\x1b[=c", b"\x1b[?6c", b"\x1b[1c", b"\x1b[15n",
+              b"\x1b[?5n", b"\x1b[\x18c"]
 
 
 @pytest.mark.parametrize("query, answer", ANSWERED)
@@ -344,7 +358,8 @@ def test_a_query_is_answered_once_wherever_it_is_split(query, answer):
     assert QueryAnswerer().answers(memoryview(data)) == answer
     for at in range(len(data) + 1):
         answerer = QueryAnswerer()
-        assert answerer.answers(data[:at]) + answerer.answers(b"") + answerer.answers(data[at:]) == answer
+        answers = [answerer.answers(piece) for piece in (data[:at], b"", data[at:])]
+        assert b"".join(answers) == answer
     answerer = QueryAnswerer()
     assert b"".join(answerer.answers(data[i:i + 1]) for i in range(len(data))) == answer
 
@@ -362,7 +377,8 @@ def test_answers_come_in_the_order_of_the_queries():
 @given(pieces)
 def test_answers_are_the_same_however_the_output_was_split(split):
     answerer = QueryAnswerer()
-    assert b"".join([answerer.answers(piece) for piece in split]) == QueryAnswerer().answers(b"".join(split))
+    answers = b"".join([answerer.answers(piece) for piece in split])
+    assert answers == QueryAnswerer().answers(b"".join(split))
 
 
 def test_what_is_answered_is_not_left_in_replayed_output():

@@ -5,6 +5,7 @@ around such a process.  Both wait for facts with a generous limit and never slee
 for luck; closing a world ends every process that it started, by pid.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -43,11 +44,132 @@ def is_alive(pid):
         return False
 
 
+# For worlds with many short sessions, whose records need not reach a disk.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+
+
+def open_descriptors(pid):
+    """How many descriptors that process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def voluntary_switches(pid):
+    """How often that process has gone to sleep: it wakes once for each."""
+    with open(f"/proc/{pid}/status") as file:
+        return int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+def _backend():
+    if ROOT not in sys.path:
+        sys.path.insert(0, ROOT)
+    import ptyguard_posix
+    return ptyguard_posix
+
+
+class Flood:
+    """A program that writes numbered lines as fast as it can, from `go` until `stop`.
+
+    It then exits with status 7.  Each line has its number and a different piece of a
+    text without repetition, so that nothing can be lost, doubled or moved unnoticed.
+    """
+
+    STATUS = 7
+    _LINES = """
+text = bytes(33 + (i * i * 7 + i // 91 + i % 13) % 90 for i in range(5000))
+def line(n):
+    at = n * 37 % 4000
+    return b"%09d " % n + text[at:at + 500 + n % 97] + b"\\n"
+"""
+    _PROGRAM = _LINES + """
+import os, sys
+go, stop, told = sys.argv[1:]
+print("ready", flush=True)
+open(go, "rb").read()
+n = 0
+while not os.path.exists(stop):
+    rest = line(n)
+    while rest:
+        rest = rest[os.write(1, rest):]
+    n += 1
+with open(told + ".draft", "w") as file:
+    file.write(str(n))
+os.rename(told + ".draft", told)
+sys.exit(7)
+"""
+
+    def __init__(self, directory, name="flood"):
+        self._go, self._stop, self._told = (
+            os.path.join(directory, f"{name}.{what}") for what in ("go", "stop", "told"))
+        os.mkfifo(self._go)
+        self.argv = [sys.executable, "-I", "-S", "-c", self._PROGRAM,
+                     self._go, self._stop, self._told]
+
+    def go(self):
+        """Let it begin; it has said "ready" by then."""
+        def opened():
+            try:
+                return os.open(self._go, os.O_WRONLY | os.O_NONBLOCK) + 1
+            except OSError:             # ENXIO: nobody reads there yet, fifo(7)
+                return 0
+        os.close(wait_until(opened, "the flood's start") - 1)
+
+    def stop(self):
+        """Let it come to its end; what its terminal holds has to be read for that."""
+        with open(self._stop, "w"):
+            pass
+
+    def output(self):
+        """All that it has written, as its terminal made it; once it has said how much."""
+        wait_until(lambda: os.path.exists(self._told), "the flood's end")
+        with open(self._told) as file:
+            count = int(file.read())
+        scope = {}
+        exec(self._LINES, scope)        # the very text that the program runs
+        lines = b"".join(map(scope["line"], range(count)))
+        return b"ready\r\n" + lines.replace(b"\n", b"\r\n")
+
+
+class Sink:
+    """A reader that is always there: a process of its own copies to a file."""
+
+    _SLOW = """
+import os, select, sys
+while True:
+    if not os.path.exists(sys.argv[1]):
+        select.select([], [], [], 0.001)
+    data = os.read(0, 2048)
+    if not data:
+        break
+    os.write(1, data)
+"""
+
+    def __init__(self, source, path, slow):
+        self._path = path
+        argv = [sys.executable, "-I", "-S", "-c", self._SLOW, path + ".hurry"] if slow else ["cat"]
+        with open(path, "wb") as file:
+            self.process = subprocess.Popen(argv, stdin=source, stdout=file,
+                                            stderr=subprocess.DEVNULL)
+
+    def size(self):
+        """How much has come so far."""
+        return os.path.getsize(self._path)
+
+    def data(self):
+        """What has come so far."""
+        with open(self._path, "rb") as file:
+            return file.read()
+
+    def hurry(self):
+        """A slow one is as fast as it can from now on."""
+        with open(self._path + ".hurry", "w"):
+            pass
+
+
 class World:
     """One PTYGUARD_DIR with whatever lives in it.  A context manager."""
 
-    def __init__(self, program=None, **variables):
-        self.directory = tempfile.mkdtemp(prefix="pg-")
+    def __init__(self, program=None, under=None, **variables):
+        self.directory = tempfile.mkdtemp(prefix="pg-", dir=under)
         self.program = program or [sys.executable, os.path.join(ROOT, "ptyguard.py")]
         self.env = {key: value for key, value in os.environ.items()
                     if not key.startswith(("PTYGUARD", "PYTEST"))}
@@ -98,6 +220,12 @@ class World:
         self._started.append(terminal.process)
         return terminal
 
+    def sink(self, source, slow=False):
+        """A process that reads `source` (a pipe, or a terminal's master) into a file."""
+        sink = Sink(source, os.path.join(self.directory, f"sink.{len(self._started)}"), slow)
+        self._started.append(sink.process)
+        return sink
+
     # -- looking -----------------------------------------------------------------------------
 
     @property
@@ -113,25 +241,30 @@ class World:
             place = file.read().strip()
         return self.state if place == "." else place
 
-    def _pid_in(self, lock):
+    def _pid_in(self, purpose):
+        """Who wrote there that it holds guard.lock as guard, or daemon.lock as daemon.
+
+        Others try those locks for a moment, and write down that they do.
+        """
         try:
-            with open(os.path.join(self.place, lock)) as file:
-                return int(file.read().split()[1])
+            with open(os.path.join(self.place, purpose + ".lock")) as file:
+                words = file.read().replace(",", "").split()
+                return int(words[1]) if words[4] == purpose and words[5] == "since" else None
         except (OSError, IndexError, ValueError):
             return None
 
     def guard_pid(self):
         """The living guard's pid."""
         def living():
-            pid = self._pid_in("guard.lock")
+            pid = self._pid_in("guard")
             return pid if pid and is_alive(pid) else None
         return wait_until(living, "a guard")
 
     def daemon_pid(self):
         """The serving daemon's pid."""
         def living():
-            pid = self._pid_in("daemon.lock")
-            return pid if pid and is_alive(pid) and pid != self._pid_in("guard.lock") else None
+            pid = self._pid_in("daemon")
+            return pid if pid and is_alive(pid) else None
         return wait_until(living, "a daemon")
 
     def kill_daemon(self):
@@ -147,6 +280,66 @@ class World:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), "the guard's death")
         return pid
+
+    @property
+    def paths(self):
+        """Where everything is, as the product itself finds it."""
+        return _backend().find_paths(self.env["PTYGUARD_DIR"])
+
+    def new_daemon_pid(self, *old):
+        """The pid of a serving daemon that is none of `old`."""
+        def other():
+            pid = self.daemon_pid()
+            return pid if pid not in old else None
+        return wait_until(other, "another daemon")
+
+    def new_guard_pid(self, *old):
+        """The pid of a living guard that is none of `old`."""
+        def other():
+            pid = self.guard_pid()
+            return pid if pid not in old else None
+        return wait_until(other, "another guard")
+
+    @contextlib.contextmanager
+    def guard_with(self, daemon_program, *settings):
+        """A real guard, child of this process, whose daemons run `daemon_program`.
+
+        Gives its pid.  `settings` ("name=value") are handed to the daemons.  Such a
+        daemon need not understand clients: guard and daemon end with the block.
+        """
+        backend = _backend()
+        code = ("import sys; sys.path.insert(0, sys.argv[1]); import ptyguard_posix\n"
+                "from ptyguard_core import guard\n"
+                "sys.exit(guard.main(ptyguard_posix, sys.argv[3:], sys.argv[2]))")
+        report, theirs = os.pipe()
+        try:
+            pid = backend.launch(
+                [sys.executable, "-I", "-S", "-c", code, ROOT, daemon_program,
+                 self.paths.root, *settings], {"PATH": os.defpath, "HOME": "/"},
+                (theirs,), self.paths.guard_log, detach=False)
+        finally:
+            os.close(theirs)
+        try:
+            with open(report, "rb") as file:
+                file.read()             # until it has said how its first daemon did
+            yield pid
+        finally:
+            # Stopped first: neither may replace the other.  A daemon that is only
+            # starting leaves by itself when its link ends.
+            os.kill(pid, signal.SIGSTOP)
+            holder = self._pid_in("daemon")
+            if holder is not None and self._is_ours(holder):
+                os.kill(holder, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _is_ours(self, pid):
+        """Whether that process was started with this world's directory."""
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                return self.paths.root.encode() + b"\0" in file.read()
+        except OSError:
+            return False
 
     def log(self, which="daemon"):
         """The whole log, as text."""
@@ -194,8 +387,8 @@ class World:
             place = self.place
             if place != self.state:
                 shutil.rmtree(place, ignore_errors=True)
-        except OSError:
-            pass
+        except (OSError, IndexError):
+            pass                    # nothing of ours came to be there
 
 
 class Terminal:
@@ -204,6 +397,7 @@ class Terminal:
     def __init__(self, argv, env, size=(80, 24)):
         self.master, slave = os.openpty()
         self.resize(*size, fd=slave)
+        self.settings = termios.tcgetattr(slave)
         self.output = b""
         self._seen = 0
 
@@ -213,7 +407,6 @@ class Terminal:
 
         self.process = subprocess.Popen(argv, env=env, stdin=slave, stdout=slave, stderr=slave,
                                         preexec_fn=take_terminal, close_fds=True)
-        self.settings = termios.tcgetattr(slave)
         self.slave = slave              # ours too, so that its modes can be looked at afterwards
 
     def resize(self, cols, rows, fd=None):
@@ -244,14 +437,16 @@ class Terminal:
     def expect(self, pattern, limit_s=LIMIT_S):
         """Wait until `pattern` (bytes) shows after what was expected before; the match."""
         deadline = time.monotonic() + limit_s
+        begin = self._seen
         while True:
-            match = re.compile(pattern, re.S).search(self.output, self._seen)
+            match = re.compile(pattern, re.S).search(self.output, begin)
             if match:
                 self._seen = match.end()
                 return match
+            begin = max(self._seen, len(self.output) - 65536)   # nothing expected is longer
             left = deadline - time.monotonic()
             assert left > 0 and (self.read_more(min(left, 1.0)) or self.process.poll() is None), \
-                f"{pattern!r} did not show in {self.output[self._seen:]!r}"
+                f"{pattern!r} did not show in {self.output[self._seen:][-4096:]!r}"
 
     def wait(self):
         """The exit code, all output read."""

@@ -1,0 +1,204 @@
+"""The house: who may import whom, and what must not be in which room.  Read from the source."""
+
+import ast
+import os
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CORE = os.path.join(ROOT, "ptyguard_core")
+
+# file: (floor, what it never imports).  A file imports only from lower floors.
+HOUSE = {
+    "errors": (0, ""),
+    "circuit": (0, "time"),
+    "backend": (1, "os"),
+    "version": (1, "os socket"),
+    "ring": (1, "mmap os"),
+    "frames": (1, "socket"),
+    "guardwire": (1, "frames json"),
+    "journal": (1, ""),
+    "terminal": (1, "os session"),
+    "detachkey": (1, "os"),
+    "usage": (1, ""),
+    "report": (1, "os sys"),
+    "tree": (1, "os"),
+    "registry": (1, "socket"),
+    "loop": (2, "threading asyncio"),
+    "link": (2, ""),
+    "session": (2, "frames socket"),
+    "connection": (2, ""),
+    "supervise": (2, "daemon"),
+    "guard": (3, "frames registry screen json argparse session"),
+    "requests": (3, ""),
+    "guardlink": (3, "daemon"),
+    "daemon": (4, "client argparse"),
+    "client": (4, "daemon session"),
+    "attach": (5, "daemon session"),
+}
+
+# The one boundary worth having: what differs between systems is in the back-ends.
+SYSTEM_MODULES = {"fcntl", "termios", "tty", "pty", "msvcrt", "ctypes", "_winapi", "winreg"}
+# Too slow or too dangerous (threads before a fork) for a process that has to live.
+HEAVY_MODULES = {"asyncio", "threading", "typing", "dataclasses", "logging", "argparse",
+                 "subprocess", "concurrent", "multiprocessing"}
+GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "loop", "ring",
+               "version", "guard"}
+DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit"} | {
+    "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
+    "guardlink", "daemon"}
+# supervise is also the clients' way to a daemon, and may wait there.
+LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
+
+FILES = sorted(name[:-3] for name in os.listdir(CORE)
+               if name.endswith(".py") and name != "__init__.py")
+each_file = pytest.mark.parametrize("name", FILES)
+
+
+def parse(path):
+    with open(path, "rb") as file:
+        return ast.parse(file.read(), path)
+
+
+def core(name):
+    return parse(os.path.join(CORE, name + ".py"))
+
+
+def imports(tree):
+    """(rooms of the house, other modules) that are imported anywhere in it."""
+    rooms, others = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                head, _, rest = alias.name.partition(".")
+                (rooms if head == "ptyguard_core" else others).add(
+                    rest if head == "ptyguard_core" else head)
+        elif isinstance(node, ast.ImportFrom):
+            head, _, rest = (node.module or "").partition(".")
+            if node.level or head == "ptyguard_core":
+                room = node.module if node.level else rest
+                rooms |= {room} if room else {alias.name for alias in node.names}
+            else:
+                others.add(head)
+    return rooms, others
+
+
+def calls(tree):
+    """The last name of everything that is called: `x.y.z()` gives z."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Attribute):
+                yield function.attr
+            elif isinstance(function, ast.Name):
+                yield function.id
+
+
+@each_file
+def test_every_file_has_its_floor(name):
+    assert name in HOUSE, f"ptyguard_core/{name}.py needs a line in HOUSE"
+
+
+@each_file
+def test_a_file_imports_only_from_lower_floors(name):
+    floor, _ = HOUSE[name]
+    rooms, _ = imports(core(name))
+    assert rooms <= set(HOUSE), "only modules of the house, by name"
+    wrong = {room for room in rooms if HOUSE[room][0] >= floor}
+    assert not wrong
+
+
+@each_file
+def test_a_file_does_not_import_what_it_never_may(name):
+    rooms, others = imports(core(name))
+    assert not (rooms | others) & set(HOUSE[name][1].split())
+
+
+@each_file
+def test_the_house_imports_nothing_that_only_one_system_has(name):
+    assert not imports(core(name))[1] & SYSTEM_MODULES
+
+
+@each_file
+def test_nothing_but_the_house_and_the_standard_library_is_imported(name):
+    others = imports(core(name))[1]
+    assert not {module for module in others if module.startswith("ptyguard")}, \
+        "the back-end is handed in, the front door stays in front"
+    for module in others:
+        __import__(module)
+
+
+@pytest.mark.parametrize("name", sorted((GUARD_ROOMS | DAEMON_ROOMS) & set(FILES)))
+def test_guard_and_daemon_are_light_and_have_no_threads(name):
+    assert not imports(core(name))[1] & HEAVY_MODULES
+
+
+@pytest.mark.parametrize("start, rooms", [("guard", GUARD_ROOMS), ("daemon", DAEMON_ROOMS)])
+def test_the_rooms_of_guard_and_daemon_are_all_that_they_import(start, rooms):
+    found, waiting = set(), [start]
+    while waiting:
+        room = waiting.pop()
+        if room not in found:
+            found.add(room)
+            waiting += imports(core(room))[0]
+    assert found - rooms == set(), "another room: is it fit to be part of it?"
+
+
+@pytest.mark.parametrize("name", sorted(LOOP_ROOMS & set(FILES)))
+def test_the_loop_never_blocks_on_sleep_subprocess_or_name_service(name):
+    blocking = {"sleep", "system", "popen", "Popen", "check_output", "getaddrinfo",
+                "gethostbyname", "getfqdn", "getpwuid", "getpwnam"}
+    assert not blocking & set(calls(core(name)))
+
+
+# --- bytes are bytes --------------------------------------------------------------------
+
+def functions(tree, names):
+    found = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+             and node.name in names}
+    assert set(found) == set(names), "this test has lost sight of them"
+    return list(found.values())
+
+
+DATA_PATH = [
+    ("ptyguard_posix.py", ["read_terminal", "write_terminal", "_read_into", "send_descriptors",
+                           "receive_descriptors"]),
+    ("ptyguard_core/ring.py", None),
+    ("ptyguard_core/connection.py", None),
+    ("ptyguard_core/link.py", None),
+    ("ptyguard_core/session.py", None),
+    ("ptyguard_core/frames.py", ["raw_header", "output_header", "raw_frames", "_take_head", "_begin"]),
+    ("ptyguard_core/daemon.py", ["_pump", "_on_terminal"]),
+]
+
+
+@pytest.mark.parametrize("path, names", DATA_PATH)
+def test_nothing_is_decoded_on_the_data_path(path, names):
+    tree = parse(os.path.join(ROOT, path))
+    for part in [tree] if names is None else functions(tree, names):
+        assert not {"decode", "b64encode", "b64decode", "hexlify", "dumps"} & set(calls(part))
+
+
+@pytest.mark.parametrize("name", ["ptyguard_posix", "ptyguard_win"])
+def test_a_back_end_knows_the_contract_and_the_errors_only(name):
+    assert imports(parse(os.path.join(ROOT, name + ".py")))[0] <= {"backend", "errors"}
+
+
+def test_only_the_front_door_picks_a_back_end():
+    for name in FILES:
+        _, others = imports(core(name))
+        assert not others & {"ptyguard_posix", "ptyguard_win"}
+
+
+@each_file
+def test_no_module_has_an_exception_handler_for_everything(name):
+    bare = [node.lineno for node in ast.walk(core(name))
+            if isinstance(node, ast.ExceptHandler) and node.type is None]
+    assert not bare
+
+
+def test_the_source_is_python_3_8():
+    for path in [os.path.join(CORE, name + ".py") for name in FILES] \
+            + [os.path.join(ROOT, name) for name in os.listdir(ROOT) if name.endswith(".py")]:
+        with open(path, "rb") as file:
+            ast.parse(file.read(), path, feature_version=(3, 8))
