@@ -42,6 +42,7 @@ class Connection:
         self._loop = loop
         self._sock = sock
         self._decoder = frames.Decoder(frames.FROM_CLIENT)
+        self._arrived = None            # frames of one receive that are not acted on yet
         self._out = deque()
         self._out_bytes = 0
         self._frame_head = b""          # unsent header bytes of the begun OUTPUT frame
@@ -121,6 +122,7 @@ class Connection:
             return
         if is_more is not None:
             self._loop.change(self._sock.fileno(), self._interest(is_more))
+            self._maybe_go_on()
         if self.cursor and self.cursor.offset != before:
             self._owner.on_progress(self)
 
@@ -188,6 +190,15 @@ class Connection:
         if self.is_open:
             self._loop.change(self._sock.fileno(), self._interest(
                 self._frame_end is not None or bool(self._out)))
+            self._maybe_go_on()
+
+    def _maybe_go_on(self):
+        if self._arrived is not None and self._is_listened_to():
+            self._loop.soon(self._go_on)
+
+    def _go_on(self):
+        if self.is_open and self._arrived is not None:
+            self._act()
 
     # -- receiving ----------------------------------------------------------------------------
 
@@ -197,7 +208,7 @@ class Connection:
         if self.is_open and bits & FAILED and not self._is_listened_to():
             self.close("closed by the client")
         elif self.is_open and bits & (READABLE | FAILED):
-            self._receive()
+            self._act() if self._arrived is not None else self._receive()
 
     def _receive(self):
         try:
@@ -210,11 +221,20 @@ class Connection:
         if not data:
             self.close("closed by the client")
             return
+        self._arrived = self._decoder.frames(data)
+        self._act()
+
+    def _act(self):
+        """Act on what has arrived, as far as rule 3 lets us; the rest waits."""
         try:
-            for type_, _, payload in self._decoder.frames(data):
+            for type_, _, payload in self._arrived:
                 self._owner.on_frame(self, type_, payload)
                 if not self.is_open:
                     return
+                if not self._is_listened_to():
+                    break
+            else:
+                self._arrived = None
         except ProtocolError as error:
             self._owner.on_protocol_error(self, error)
             return

@@ -30,7 +30,7 @@ from .guardlink import GuardLink
 from .journal import Journal
 from .link import close_all
 from .loop import Loop
-from .registry import Registry, expired, lost, shape_fault
+from .registry import NoRegistry, Registry, expired, lost, shape_fault
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWNED, STARTING, Session)
@@ -41,6 +41,7 @@ from .version import OURS
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
 ACCEPTS_A_TURN = 16
+SERIAL_MAX = 64                # characters of a request's id
 LATE_OFFER_S = 10.0            # for a start that a predecessor had asked for
 NUDGE_S = 0.05                 # between the two sizes, so that both are seen
 IDLE_EXIT_S = 3600.0
@@ -108,9 +109,7 @@ class Daemon:
 
     def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
-        self.registry = Registry(self.paths.state, self.wall_clock, lambda: os.urandom(6).hex(),
-                                 self.log)
-        records = self._load_records()
+        records = self._open_registry()
         for id_, offer in offers.items():
             self._adopt(id_, offer)
             self.guard.confirm(id_)
@@ -137,11 +136,15 @@ class Daemon:
         self._resume(self.sessions[id_])
         self._tell_started(self.sessions[id_], None)
 
-    def _load_records(self):
+    def _open_registry(self):
+        """The records on disk; sessions matter more than records of ended ones."""
         try:
+            self.registry = Registry(self.paths.state, self.wall_clock,
+                                     lambda: os.urandom(6).hex(), self.log)
             return self.registry.load()
-        except StateUnusable as error:      # sessions matter more than records of ended ones
+        except StateUnusable as error:
             self.log("records_not_loaded", error=error.message)
+            self.registry = NoRegistry(error)
             return {}
 
     def _take_over_records(self, records):
@@ -507,10 +510,17 @@ class Daemon:
 
     def _take_spawned(self, session, message):
         record = session.record
-        session.ring_fd, session.master = message.descriptors
-        session.memory = self.backend.map_memory(session.ring_fd)
-        session.ring = Ring.adopt(session.memory)
         record.update(pid=message.number("pid"), pid_start=message.number("pid_start"))
+        try:
+            session.memory = self.backend.map_memory(message.descriptors[0])
+            session.ring = Ring.adopt(session.memory)
+        except (OSError, RingCorrupt) as error:
+            close_all(message.descriptors)
+            session.happen(HELD_UNOPENED)
+            session.is_unopened = True
+            self._undo_start(session, LimitReached(f"the session's memory cannot be used: {error}"))
+            return
+        session.ring_fd, session.master = message.descriptors
         session.happen(SPAWNED)
         self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         try:
@@ -759,12 +769,12 @@ class Daemon:
 
     def on_frame(self, client, type_, payload):
         """One frame (or a piece of a raw one) from a client."""
-        if type_ == frames.INPUT:
-            self._on_input(client, payload)
-        elif type_ == frames.HELLO:
+        if type_ == frames.HELLO:
             self._on_hello(client, payload)
         elif not client.has_said_hello:
             self._refuse(client, UsageError("hello comes first"))
+        elif type_ == frames.INPUT:
+            self._on_input(client, payload)
         elif type_ == frames.REQUEST:
             self._on_request(client, payload)
         elif type_ == frames.PING:
@@ -783,6 +793,8 @@ class Daemon:
 
     def _on_request(self, client, fields):
         serial = fields.get("id")
+        if not isinstance(serial, (int, str)) or len(str(serial)) > SERIAL_MAX:
+            serial = None               # a late reply must not fail for want of room
 
         def reply(error=None, **ok):
             if error is None:

@@ -253,24 +253,19 @@ class Guard:
             self._respawn.cancel()
             self._respawn = None
         self.keep_stopped = False
-        self._open_listener()
-        self.loop.change(self.listener.fileno(), 0)
         interpreter, binary = program or self.program
-        ours, theirs = self.backend.socket_pair()
-        argv = [interpreter, "-I", "-S", binary, "__daemon", self.paths.root, *self.settings]
         try:
-            pid = self.backend.launch(argv, _plain_environment(), (theirs.fileno(),),
-                                      self.paths.daemon_log, detach=False)
-        except OSError as error:
-            ours.close()
-            theirs.close()
+            self._open_listener()
+            self.loop.change(self.listener.fileno(), 0)
+            pid, ours = self._launch_daemon(interpreter, binary)
+        except (OSError, PtyguardError) as error:
+            # No descriptors, no processes, a full disk: it may be better in a while.
+            cause = f"{interpreter} cannot be run: {error}"
             self.log("daemon_not_started", program=interpreter, error=str(error))
-            cause = f"{interpreter} cannot be run: {error.strerror}"
             self._failed(cause)
             if self.daemon is None:
                 self._schedule(False, cause)
             return
-        theirs.close()
         daemon = DaemonProcess(pid, self.backend.process_start(pid), True, (interpreter, binary))
         daemon.link = Link(self.backend, self.loop, ours, self._on_daemon_message,
                            self._on_daemon_link_end)
@@ -284,6 +279,20 @@ class Guard:
         self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
         self._welcome(daemon)
         self._send_table(daemon)
+
+    def _launch_daemon(self, interpreter, binary):
+        """(pid, our end of the link)."""
+        ours, theirs = self.backend.socket_pair()
+        argv = [interpreter, "-I", "-S", binary, "__daemon", self.paths.root, *self.settings]
+        try:
+            pid = self.backend.launch(argv, _plain_environment(), (theirs.fileno(),),
+                                      self.paths.daemon_log, detach=False)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, ours
 
     def _welcome(self, daemon):
         daemon.link.send(wire.WELCOME, descriptors=(self.listener.fileno(),),
@@ -866,15 +875,18 @@ class Guard:
         self.start_daemon()
 
     def _ask_deposit(self, link, message):
-        if self.daemon is not None or len(message.descriptors or ()) != 1:
+        if not self.awaits_deposit or self.daemon is not None \
+                or len(message.descriptors or ()) != 1:
             close_all(message.descriptors)
             link.send(wire.REFUSED, message.serial, text="no deposit is awaited")
             return
-        if self.listener is None:
+        try:
             self.listener = self.backend.adopt_socket(message.descriptors[0])
-            self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
-        else:
+        except OSError as error:
             close_all(message.descriptors)
+            link.send(wire.REFUSED, message.serial, text=f"that is no socket: {error.strerror}")
+            return
+        self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
         pid = message.number("daemon_pid")
         daemon = DaemonProcess(pid, self.backend.process_start(pid), False, self.program)
         daemon.version = message.bytes("version")

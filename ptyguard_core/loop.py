@@ -12,6 +12,8 @@ Rule 2: a callable that raises stops the loop; who can answer for an error
 
 import heapq
 
+SLEEP_MAX_S = 86400.0           # pollers count milliseconds in an int: 24 days
+
 
 class Timer:
     """One deadline; `cancel` makes it nothing."""
@@ -112,7 +114,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return -1                   # for ever
-        return max(0.0, self._timers[0].deadline - self.clock())
+        return min(SLEEP_MAX_S, max(0.0, self._timers[0].deadline - self.clock()))
 
     def _fire(self):
         now = self.clock()

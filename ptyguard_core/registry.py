@@ -349,6 +349,28 @@ class Registry:
         return os.path.join(self._directory, session_id + ".json")
 
 
+class NoRegistry:
+    """Stands in where the directory cannot be used: knows nothing, refuses every write.
+
+    Living sessions go on with it; a new one is refused, with the reason.
+    """
+
+    def __init__(self, error):
+        self.last_error = error.message
+        self._error = error
+
+    def load(self):
+        """Nothing."""
+        return {}
+
+    def write(self, _record):
+        """Raises what was wrong with the directory."""
+        raise self._error
+
+    def remove(self, session_id):
+        """There is nothing to remove."""
+
+
 # -- files
 
 def _make_private(path):

@@ -22,7 +22,9 @@ from .session import (ALWAYS, DRAINING, ENDED, LEADER, LOST, NEVER, STARTING, Cu
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
 RING_BYTES_MAX = 1 << 30
 RESTORE_BYTES_MAX = 1 << 20     # history sent to paint from; the terminal shows less
-READ_BYTES_MAX = 16 << 20       # one `read`, copied into the connection's queue
+READ_BYTES_MAX = 4 << 20        # one `read`, copied into the connection's queue
+ARGV_SHOWN_MAX = 256 * 1024     # of a command line; six bytes each at worst, in a 4 MiB frame
+ARGV_LISTED_MAX = 512           # in a list of a thousand
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
 LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
@@ -114,13 +116,17 @@ def _is_over(session):
 
 # -- what is told ------------------------------------------------------------------------------
 
-def describe(session):
-    """The session as cli clients see it: the JSON object of `ls` and `info`."""
+def describe(session, argv_max=ARGV_SHOWN_MAX):
+    """The session as cli clients see it: the JSON object of `ls` and `info`.
+
+    A command line is cut at `argv_max` characters: a reply has to fit a frame.
+    """
     record = session.record
     ring = session.ring
     told = {key: record.get(key) for key in (
         "name", "id", "incarnation", "state", "pid", "pid_start", "argv", "cwd", "size",
         "created_at", "ended_at", "exit", "labels", "restart", "reason")}
+    told["argv"] = _cut(told["argv"] or [], argv_max)
     told["exit"] = told["exit"] or {"code": None, "signal": None}
     told["labels"] = told["labels"] or {}
     told["title"] = None
@@ -130,10 +136,20 @@ def describe(session):
     return told
 
 
+def _cut(words, limit):
+    kept = []
+    for word in words:
+        if len(word) > limit:
+            return kept + [word[:limit] + "..."]
+        kept.append(word)
+        limit -= len(word) + 1
+    return kept
+
+
 def ls(daemon, _client, _fields, reply):
     """All sessions, the oldest first."""
     ordered = sorted(daemon.sessions.values(), key=lambda s: (s.record["created_at"], s.id))
-    reply(sessions=[describe(session) for session in ordered])
+    reply(sessions=[describe(session, ARGV_LISTED_MAX) for session in ordered])
 
 
 def info(daemon, _client, fields, reply):
