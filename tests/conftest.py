@@ -1,7 +1,9 @@
 """What all tests share: a directory of its own for each, waiting, and hypothesis without a clock."""
 
 import os
+import pathlib
 import sys
+import tempfile
 import time
 
 import pytest
@@ -19,13 +21,18 @@ LIMIT_S = 60        # for facts that take milliseconds
 
 
 @pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """PTYGUARD_DIR of this test alone; nothing of the caller's own session leads elsewhere."""
-    directory = tmp_path / "ptyguard"
-    monkeypatch.setenv("PTYGUARD_DIR", str(directory))
-    for name in ("PTYGUARD_SESSION", "PTYGUARD_SESSION_ID", "PTYGUARD_DEV", "PTYGUARD_TEST_VERSION"):
-        monkeypatch.delenv(name, raising=False)
-    return directory
+def own_directory(monkeypatch):
+    """PTYGUARD_DIR of this test alone; nothing of the caller's own session leads elsewhere.
+
+    Not in tmp_path: below that, sockets would have paths too long and be put elsewhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as above:
+        directory = pathlib.Path(above, "dir")
+        monkeypatch.setenv("PTYGUARD_DIR", str(directory))
+        for name in ("PTYGUARD_SESSION", "PTYGUARD_SESSION_ID", "PTYGUARD_DEV",
+                     "PTYGUARD_TEST_VERSION"):
+            monkeypatch.delenv(name, raising=False)
+        yield directory
 
 
 @pytest.fixture

@@ -64,7 +64,8 @@ def test_directories_are_made_private_and_found_again(own_directory):
     paths = backend.find_paths()
     assert paths.root == str(own_directory)
     assert os.path.dirname(paths.state) == paths.root
-    for path in (paths.root, paths.state, paths.place):
+    assert paths.place == paths.state
+    for path in (paths.root, paths.state):
         assert mode(path) == 0o700
     assert vars(backend.find_paths()) == vars(paths)
     assert sorted(os.listdir(paths.state)) == ["place"]
@@ -80,7 +81,8 @@ def test_private_also_under_a_generous_umask(own_directory):
     assert mode(os.path.join(paths.state, "place")) == 0o600
 
 
-def test_an_explicit_directory_wins_and_all_ways_to_write_it_are_one(tmp_path, monkeypatch):
+def test_an_explicit_directory_wins_and_all_ways_to_write_it_are_one(own_directory, monkeypatch):
+    tmp_path = own_directory.parent
     wanted = backend.find_paths(str(tmp_path / "other")).root
     monkeypatch.chdir(tmp_path)
     os.symlink("other", str(tmp_path / "link"))
@@ -90,8 +92,8 @@ def test_an_explicit_directory_wins_and_all_ways_to_write_it_are_one(tmp_path, m
         assert backend.find_paths().root == wanted
 
 
-def test_parents_of_an_explicit_directory_are_made(tmp_path):
-    assert os.path.isdir(backend.find_paths(str(tmp_path / "a/b/c")).place)
+def test_parents_of_an_explicit_directory_are_made(own_directory):
+    assert os.path.isdir(backend.find_paths(str(own_directory / "a/b/c")).place)
 
 
 def test_under_a_test_runner_the_real_home_is_refused(monkeypatch):

@@ -110,9 +110,10 @@ def test_formatting_forgets_what_the_memory_held():
 def test_too_little_memory_is_refused_and_let_go(capacity):
     # A refused format used to keep its views, so that the memory could not be unmapped.
     memory = mmap.mmap(-1, memory_bytes(capacity))
-    with pytest.raises(RingCorrupt):
+    with pytest.raises(RingCorrupt) as caught:
         Ring.format(memory)
     memory.close()
+    assert str(capacity) in caught.value.message
 
 
 def test_released_ring_lets_its_memory_be_unmapped():
@@ -393,9 +394,10 @@ def test_a_ring_that_was_cut_or_grown_is_refused():
 
 def test_refused_memory_can_be_unmapped():
     memory = mmap.mmap(-1, memory_bytes(CAPACITY_MIN))
-    with pytest.raises(RingCorrupt):
+    with pytest.raises(RingCorrupt) as caught:
         Ring.adopt(memory)
     memory.close()
+    assert "magic" in caught.value.message
 
 
 @given(st.lists(st.tuples(st.integers(0, 55), st.integers(0, 255)), min_size=1, max_size=8))
