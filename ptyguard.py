@@ -139,7 +139,7 @@ class _Call:
         verb = command.verb or ("ls" if os.isatty(1) else "help")
         return self._VERBS[verb](self) or 0
 
-    # -- what verbs need ------------------------------------------------------------------------
+    # -- what verbs need -----------------------------------------------------------------
 
     @property
     def backend(self):
@@ -195,7 +195,7 @@ class _Call:
     def _resolve(self, name=None):
         return self.client.request("resolve", **self._target(name))["session"]
 
-    # -- starting -----------------------------------------------------------------------------------
+    # -- starting ------------------------------------------------------------------------
 
     def _start_fields(self, echo=True):
         from ptyguard_core.client import session_environment, start_fields
@@ -258,7 +258,7 @@ class _Call:
         """Start unless it lives; the name either way."""
         self._tell_started(*self._start("use"))
 
-    # -- run and attach ------------------------------------------------------------------------------
+    # -- run and attach ------------------------------------------------------------------
 
     def run_(self):
         """Start (or rejoin) and stay to the end; the status is mirrored (C-123)."""
@@ -364,7 +364,7 @@ class _Call:
         for name in self.command.names or [None]:
             self.client.request("detach", **self._target(name))
 
-    # -- looking ------------------------------------------------------------------------------------------
+    # -- looking -------------------------------------------------------------------------
 
     def ls(self):
         """List sessions."""
@@ -455,7 +455,7 @@ class _Call:
             return 1
         return 0
 
-    # -- input and size ---------------------------------------------------------------------------------------
+    # -- input and size ------------------------------------------------------------------
 
     def send(self):
         """Type literal bytes, once."""
@@ -473,7 +473,7 @@ class _Call:
         """Set a session's terminal size."""
         self.client.request("resize", size=list(self.get("size")), **self._first_target())
 
-    # -- waiting and ending --------------------------------------------------------------------------------------
+    # -- waiting and ending --------------------------------------------------------------
 
     def wait(self):
         """For the end, a text, or silence."""
@@ -573,7 +573,7 @@ class _Call:
             _print(_as_json(results=results))
         return first.exit_code if first else 0
 
-    # -- the daemon ------------------------------------------------------------------------------------------------
+    # -- the daemon ----------------------------------------------------------------------
 
     def status(self):
         """Is it well?  Starts nothing."""
@@ -705,7 +705,7 @@ class _Call:
                 except FileNotFoundError:
                     pass                # between two names
 
-    # -- asking ----------------------------------------------------------------------------------------------------
+    # -- asking --------------------------------------------------------------------------
 
     def version(self):
         """Ours, the daemon's, or a comparison."""
@@ -813,8 +813,8 @@ def _read_stdin():
         raise PtyguardError(f"cannot read standard input: {error.strerror}") from None
 
 
-__all__ = ["NoSuchSession", "OutputGap", "PtyguardError", "SessionExists", "TimedOut", "Unreachable",
-           "UsageError", "connect", "main", "pick_backend"]
+__all__ = ["NoSuchSession", "OutputGap", "PtyguardError", "SessionExists", "TimedOut",
+           "Unreachable", "UsageError", "connect", "main", "pick_backend"]
 
 if __name__ == "__main__":
     console()

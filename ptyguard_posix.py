@@ -35,7 +35,7 @@ _SOCKET_PATH_MAX = 103
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC       # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 
-# -- places and identities ----------------------------------------------------------
+# -- places and identities ---------------------------------------------------------------
 
 def find_paths(explicit=None):
     """The `Paths` for this user; directories are made, private, or refused."""
@@ -44,8 +44,9 @@ def find_paths(explicit=None):
         try:
             root = os.path.realpath(os.path.expanduser(explicit))
         except OSError:
-            raise StateUnusable(f"{explicit} is relative to a current directory that does not "
-                                "exist any more", hint="cd elsewhere, or name it from / on") from None
+            raise StateUnusable(f"{explicit} is relative to a current directory that does "
+                                "not exist any more",
+                                hint="cd elsewhere, or name it from / on") from None
         _make_private(root, parents=True)
     elif "PYTEST_CURRENT_TEST" in os.environ:
         raise StateUnusable("a test run must not use the real home directory",
@@ -232,7 +233,7 @@ def boot_id():
     return _read_text("/proc/sys/kernel/random/boot_id") or "unknown"
 
 
-# -- processes ------------------------------------------------------------------------
+# -- processes ---------------------------------------------------------------------------
 
 def process_start(pid):
     """The start time of the living process `pid`, or None; a zombie is dead."""
@@ -246,8 +247,8 @@ def _read_process(pid):
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
-    except OSError:
-        return None
+    except (FileNotFoundError, ProcessLookupError):
+        return None                     # any other error says nothing about the process
     # The command stands in brackets and may hold brackets and blanks (proc(5)).
     fields = text[text.rindex(b")") + 2:].split()
     return Process(pid, parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]),
@@ -280,7 +281,13 @@ def process_table():
     """All processes that can be seen, as a list of `Process`."""
     if not _IS_LINUX:
         return _process_table_of_ps()
-    rows = (_read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    rows = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                rows.append(_read_process(int(name)))
+            except OSError:
+                continue                # hidden from us (hidepid)
     return [row for row in rows if row is not None]
 
 
@@ -300,14 +307,14 @@ def process_facts(pid):
 
 def signal_process(pid, start, signum):
     """Send a signal to exactly that process; False when it is gone."""
-    if pid <= 0 or process_start(pid) != start or start is None:
-        return False
     try:
+        if pid <= 0 or process_start(pid) != start or start is None:
+            return False
         os.kill(pid, signum)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True         # it is alive, and not ours to signal (setuid programs)
+    except OSError:
+        return True         # it may live, and is not ours to signal (setuid) or to look at
     return True
 
 
@@ -317,7 +324,7 @@ def signal_group(group, signum):
         return False
     try:
         os.killpg(group, signum)
-    except (ProcessLookupError, PermissionError):
+    except OSError:                     # nobody there, not ours, or no such signal
         return False
     return True
 
@@ -384,6 +391,9 @@ def launch(argv, environment, descriptors, log_path, detach):
         pid = _fork_clean()
         if pid == 0:
             _run_launched(argv, environment, descriptors, log_path, detach, report_write)
+    except BaseException:
+        os.close(report_read)
+        raise
     finally:
         os.close(report_write)
     with open(report_read, "rb", buffering=0) as report:
@@ -396,6 +406,8 @@ def launch(argv, environment, descriptors, log_path, detach):
             os.waitpid(pid, 0)
         number = int(words[1])
         raise OSError(number, os.strerror(number), argv[0])
+    if detach and not words:
+        raise OSError(errno.ECHILD, "ended before it ran", argv[0])
     return int(words[0]) if detach else pid
 
 
@@ -541,13 +553,13 @@ def _reset_signals():
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-# -- sessions -----------------------------------------------------------------------
+# -- sessions ----------------------------------------------------------------------------
 
 class _SpawnFailed(OSError):
     """An OSError that knows its stage."""
 
     def __init__(self, error, stage):
-        super().__init__(error.errno, error.strerror)
+        super().__init__(*error.args[:2])       # termios.error has no more than these
         self.stage = stage
 
 
@@ -564,7 +576,7 @@ def spawn_session(argv, executable, environment, cwd, size, echo, umask, nice, l
         status_read, status_write = os.pipe()
         os.set_blocking(status_read, False)
         pid = _fork_clean()
-    except OSError as error:
+    except (OSError, termios.error) as error:
         for fd in (master, slave, status_read, status_write):
             if fd >= 0:
                 os.close(fd)
@@ -573,7 +585,11 @@ def spawn_session(argv, executable, environment, cwd, size, echo, umask, nice, l
         _run_session(argv, executable, environment, cwd, slave, status_write,
                      umask, nice, limits)
     os.close(status_write)
-    return Spawned(pid, process_start(pid) or 0, master, slave, status_read)
+    try:
+        start = process_start(pid) or 0     # 0: it ended before anybody looked
+    except OSError:
+        start = 0
+    return Spawned(pid, start, master, slave, status_read)
 
 
 def _set_up_terminal(slave, size, echo):
@@ -770,18 +786,18 @@ def _kernel_device(device):
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 
-# -- memory -----------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------------------------
 
 def make_memory(size):
     """A descriptor of `size` bytes of zeroed memory without a name, fully backed."""
-    if hasattr(os, "memfd_create"):
+    fd = _make_memfd()
+    if fd is not None:
         try:
-            fd = os.memfd_create("ptyguard-ring", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
             return fd
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EPERM):
-                raise
+        except OSError:
+            os.close(fd)
+            raise
     fd = _make_unlinked_file()
     try:
         # Without it a full tmpfs shows itself as SIGBUS, at a store, in the loop.
@@ -793,6 +809,17 @@ def make_memory(size):
         os.close(fd)
         raise
     return fd
+
+
+def _make_memfd():
+    try:
+        return os.memfd_create("ptyguard-ring", os.MFD_CLOEXEC)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        return None                     # an old kernel, or a sandbox that forbids it
 
 
 def _make_unlinked_file():
@@ -822,7 +849,7 @@ def map_memory(descriptor):
     return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
 
 
-# -- sockets and locks -----------------------------------------------------------------
+# -- sockets and locks -------------------------------------------------------------------
 
 def listen(path):
     """A listening socket at `path`, private from birth, non-blocking."""
@@ -907,6 +934,14 @@ def peer_user(sock):
     return struct.unpack_from("II", sock.getsockopt(0, 1, 76))[1]
 
 
+def peer_process(sock):
+    """The pid behind an accepted connection, by the kernel, or 0 where it does not tell."""
+    if not _SO_PEERCRED:
+        return 0
+    packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", packed)[0]
+
+
 def send_descriptors(sock, data, descriptors):
     """Like send, descriptors travel with the first byte; returns the count sent."""
     if not descriptors:
@@ -958,7 +993,7 @@ def lock_holder(path):
     return _read_text(path)
 
 
-# -- readiness -----------------------------------------------------------------------------
+# -- readiness ---------------------------------------------------------------------------
 
 class _Poll:
     """poll(2) with epoll's manners: takes any file, costs by the number of them."""
@@ -1025,7 +1060,7 @@ def ignore_signals(names):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-# -- a human's terminal -----------------------------------------------------------------------
+# -- a human's terminal ------------------------------------------------------------------
 
 def enter_raw(descriptor, keep_output):
     """Make it raw and return what `leave_raw` needs."""

@@ -172,6 +172,10 @@ def peer_user(sock):
     raise _unsupported()
 
 
+def peer_process(sock):
+    raise _unsupported()
+
+
 def send_descriptors(sock, data, descriptors):
     raise _unsupported()
 

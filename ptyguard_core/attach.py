@@ -94,13 +94,14 @@ class Attachment:
         self._outcome = None
         self._has_stdin = False         # open, and ours to read
         self._owes_end_of_input = False
+        self._end_serial = None         # of the request for it that is not answered
         self._lost_at = 0.0
         self._stdout_poller = backend.make_poller(any_file=True)
         self._own_stdout = backend.reopen_terminal(1) if self._has_terminal_out else None
         self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
         self._escape_timer = None
 
-    # -- the whole ------------------------------------------------------------------------------
+    # -- the whole -----------------------------------------------------------------------
 
     def run(self):
         """Attach, serve both ways, put everything back; the Outcome."""
@@ -137,7 +138,7 @@ class Attachment:
         if self._outcome is None:
             self._outcome = Outcome(kind, self._session, error)
 
-    # -- the daemon --------------------------------------------------------------------------------
+    # -- the daemon ----------------------------------------------------------------------
 
     def _connect(self, start):
         channel = Channel(self._backend, self._paths, "attach")
@@ -156,6 +157,7 @@ class Attachment:
         self._session = ok["session"]
         self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
         self._loop.soon(self._drain_kept)
+        self._loop.soon(self._send_input)       # typed while there was no daemon
 
     def _hold(self):
         if self._is_run and not (self._is_interactive and self._has_terminal_out):
@@ -193,8 +195,15 @@ class Attachment:
                     self._history += payload
                 elif type_ == frames.EVENT:
                     self._on_event(payload)
+                elif type_ == frames.REPLY and payload.get("id") == self._end_serial:
+                    self._hear_end_of_input(payload)
         except (EOFError, ConnectionError):
             self._lose_daemon()
+
+    def _hear_end_of_input(self, reply):
+        """It was typed, or the daemon left before it could be: then the next one is asked."""
+        self._end_serial = None
+        self._owes_end_of_input = "error" in reply
 
     def _on_event(self, event):
         act = self._EVENTS.get(event.get("event"))
@@ -232,6 +241,9 @@ class Attachment:
         self._channel.close()
         self._channel = None
         self._history = bytearray()
+        if self._outgoing and self._end_serial is not None:
+            self._owes_end_of_input = True      # the last in the queue, so not sent whole
+        self._end_serial = None
         self._outgoing = b""            # rule 3: it may have been typed
         self._lost_at = self._loop.clock()
         self._reconnect()
@@ -276,7 +288,7 @@ class Attachment:
         finally:
             channel.close()
 
-    # -- stdout --------------------------------------------------------------------------------------
+    # -- stdout --------------------------------------------------------------------------
 
     def _write(self, data):
         """Write now what goes, keep the rest (a copy)."""
@@ -369,7 +381,7 @@ class Attachment:
         self._write(modes.undo() + (b"" if self._ends_line or modes.is_alternate else b"\r\n"))
         self._flush(FLUSH_LIMIT_S)
 
-    # -- stdin ------------------------------------------------------------------------------------------
+    # -- stdin ---------------------------------------------------------------------------
 
     def _on_stdin(self, bits):
         try:
@@ -433,6 +445,7 @@ class Attachment:
             elif not self._outgoing and self._owes_end_of_input:
                 self._owes_end_of_input = False
                 self._outgoing = self._channel.frame_request("end_input")
+                self._end_serial = self._channel.serial
             if not self._outgoing:
                 return
             sent = self._channel.send_now(self._outgoing)
@@ -446,7 +459,7 @@ class Attachment:
             self._outgoing += self._channel.frame_request(verb, **fields)
             self._send_input()
 
-    # -- signals -----------------------------------------------------------------------------------------
+    # -- signals -------------------------------------------------------------------------
 
     def _on_handler(self):
         if self._is_writing:

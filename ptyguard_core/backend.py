@@ -74,7 +74,7 @@ class Spawned:
 class Backend:
     """The names both modules have.  See the module's docstring."""
 
-    # -- places and identities ---------------------------------------------------
+    # -- places and identities -----------------------------------------------------------
     def find_paths(explicit=None):
         """The `Paths` for this user; directories are made, private, or refused.
 
@@ -96,9 +96,12 @@ class Backend:
     def check_private(path):
         """Raise StateUnusable unless `path` is a directory of ours that nobody else enters."""
 
-    # -- processes ----------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------
     def process_start(pid):
-        """The start time of the living process `pid`, or None; a zombie is dead."""
+        """The start time of the living process `pid`, or None; a zombie is dead.
+
+        OSError when it could not be looked at: that says nothing about the process.
+        """
 
     def process_table():
         """All processes that can be seen, as a list of `Process`."""
@@ -156,7 +159,7 @@ class Backend:
     def ensure_standard_streams():
         """Open the null device for each of 0, 1, 2 that is closed."""
 
-    # -- sessions -------------------------------------------------------------------
+    # -- sessions ------------------------------------------------------------------------
     def spawn_session(argv, executable, environment, cwd, size, echo, umask, nice, limits):
         """Start a child as leader of a new terminal of `size`; return `Spawned`.
 
@@ -192,14 +195,14 @@ class Backend:
     def terminal_device(master):
         """The device number that `Process.terminal` shows for its programs, or 0."""
 
-    # -- memory ---------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------
     def make_memory(size):
         """A descriptor of `size` bytes of zeroed memory without a name, fully backed."""
 
     def map_memory(descriptor):
         """A writable buffer over all of it, shared; `.close()` unmaps."""
 
-    # -- sockets and locks -------------------------------------------------------------
+    # -- sockets and locks ---------------------------------------------------------------
     def listen(path):
         """A listening socket at `path`, private from birth, non-blocking.
 
@@ -222,6 +225,9 @@ class Backend:
     def peer_user(sock):
         """The user id behind a connection (of whoever called listen, seen from the client)."""
 
+    def peer_process(sock):
+        """The pid behind an accepted connection, by the kernel, or 0 where it does not tell."""
+
     def send_descriptors(sock, data, descriptors):
         """Like send, descriptors travel with the first byte; returns the count sent."""
 
@@ -238,7 +244,7 @@ class Backend:
     def lock_holder(path):
         """What the holder wrote there, for an error message; "" when nothing is known."""
 
-    # -- readiness ------------------------------------------------------------------------
+    # -- readiness -----------------------------------------------------------------------
     def make_poller(any_file=False):
         """An object with register(fd, bits), modify, unregister, poll(timeout_s).
 
@@ -260,7 +266,7 @@ class Backend:
     def ignore_signals(names):
         """Ignore these signals from now on."""
 
-    # -- a human's terminal ---------------------------------------------------------------------
+    # -- a human's terminal --------------------------------------------------------------
     def enter_raw(descriptor, keep_output):
         """Make it raw and return what `leave_raw` needs.
 

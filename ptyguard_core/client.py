@@ -58,7 +58,7 @@ class Channel:
         self._kept = []                 # frames that came while a reply was awaited
         self.connect(timeout_s)
 
-    # -- the connection -------------------------------------------------------------------------
+    # -- the connection ------------------------------------------------------------------
 
     def connect(self, timeout_s=START_LIMIT_S):
         """(Re)connect; the frames of the old connection are forgotten."""
@@ -153,7 +153,7 @@ class Channel:
         """A second connection to the same daemon."""
         return Channel(self._backend, self._paths, role, self._may_start, environ=self._environ)
 
-    # -- frames ---------------------------------------------------------------------------------------
+    # -- frames --------------------------------------------------------------------------
 
     def send(self, type_, **fields):
         """Send one control frame, whole."""
@@ -174,6 +174,11 @@ class Channel:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
+
+    @property
+    def serial(self):
+        """The id of the newest request."""
+        return self._serial
 
     @property
     def has_kept(self):
@@ -341,10 +346,11 @@ class Follower:
                      incarnation=self.session["incarnation"])
 
 
-# -- text out of terminal output ---------------------------------------------------------------------
+# -- text out of terminal output ---------------------------------------------------------
 
 _ESCAPES = re.compile(
-    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])"
+    rb"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
 _CUT_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?\Z")
 _CUT_MAX = 4096                # a longer "sequence" is no sequence
 
@@ -386,7 +392,7 @@ class Search:
         return match
 
 
-# -- the Python API --------------------------------------------------------------------------------------
+# -- the Python API ----------------------------------------------------------------------
 
 def new_id():
     """An id for a session to be started."""
@@ -399,11 +405,6 @@ def as_wire(value):
     if not isinstance(value, bytes):
         value = os.fsencode(value)
     return value.decode("utf-8", "surrogateescape")
-
-
-def from_wire_text(text):
-    """Text of the wire in this process's own file system encoding."""
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 class Client:

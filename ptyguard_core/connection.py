@@ -34,6 +34,7 @@ class Connection:
         self.hello = {}
         self.session = None             # the one that is read here
         self.cursor = None
+        self.waits = []                 # (session id, callable): ends that are awaited here
         self.sends = None               # the send whose body is awaited here
         self.is_exit_told = False
         self.has_fallen = False         # output it has not read has been overwritten
@@ -58,10 +59,13 @@ class Connection:
     def accept_hello(self, fields):
         """From here on frames may have their full size."""
         self.has_said_hello = True
-        self.hello = fields
+        # What others are told of it is bounded.
+        pid, role = fields.get("pid"), fields.get("role")
+        self.hello = {"pid": pid if type(pid) is int else None,
+                      "role": role[:40] if isinstance(role, str) else None}
         self._decoder.control_max = frames.CONTROL_BYTES_MAX
 
-    # -- sending -----------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------
 
     def send(self, type_, **fields):
         """Queue one control frame; it goes out at the end of this turn at the latest."""
@@ -125,6 +129,8 @@ class Connection:
             self._maybe_go_on()
         if self.cursor and self.cursor.offset != before:
             self._owner.on_progress(self)
+        if self.is_open:
+            self._owner.on_buffered(self)
 
     def _send_some(self):
         """True when more waits for the socket, None when this connection closed."""
@@ -200,7 +206,7 @@ class Connection:
         if self.is_open and self._arrived is not None:
             self._act()
 
-    # -- receiving ----------------------------------------------------------------------------
+    # -- receiving -----------------------------------------------------------------------
 
     def _on_ready(self, bits):
         if bits & WRITABLE:

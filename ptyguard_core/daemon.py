@@ -24,8 +24,8 @@ import time
 from . import frames, guardwire as wire, requests
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import Connection
-from .errors import (LimitReached, PtyguardError, RingCorrupt, StateUnusable, Unreachable,
-                     UsageError)
+from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
+                     Unreachable, UsageError)
 from .guardlink import GuardLink
 from .journal import Journal
 from .link import close_all
@@ -33,7 +33,8 @@ from .loop import Loop
 from .registry import NoRegistry, Registry, expired, lost, shape_fault
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
-                      NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWNED, STARTING, Session)
+                      NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
+                      Session)
 from .terminal import QueryAnswerer
 from .tree import Killing
 from .version import OURS
@@ -43,6 +44,7 @@ ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-31
 ACCEPTS_A_TURN = 16
 SERIAL_MAX = 64                # characters of a request's id
 LATE_OFFER_S = 10.0            # for a start that a predecessor had asked for
+KILL_RETRY_S = 0.3
 NUDGE_S = 0.05                 # between the two sizes, so that both are seen
 IDLE_EXIT_S = 3600.0
 SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
@@ -83,7 +85,7 @@ class Daemon:
         self._left = []                     # (clients still to leave, callable)
         self._idle_timer = None
 
-    # -- the guard ------------------------------------------------------------------------
+    # -- the guard -----------------------------------------------------------------------
 
     def open(self, link_descriptor):
         """Take the link that the guard gave us and rehearse."""
@@ -163,7 +165,7 @@ class Daemon:
                 self.log("session_lost", session=id_, name=record["name"], reason=gone[id_])
                 self._save(session)
 
-    # -- adopting a session -----------------------------------------------------------------------
+    # -- adopting a session --------------------------------------------------------------
 
     def _adopt(self, id_, offer):
         fields = offer.fields
@@ -234,7 +236,7 @@ class Daemon:
         else:
             self._update_terminal(session)
 
-    # -- terminals ------------------------------------------------------------------------------------
+    # -- terminals -----------------------------------------------------------------------
 
     def _update_terminal(self, session):
         """What this terminal is watched for: the one place that says so."""
@@ -332,7 +334,7 @@ class Daemon:
             self._progress_timers[session.id] = self.loop.at(
                 next_at, lambda: self._judge_progress(session))
 
-    # -- the end of a session ------------------------------------------------------------------------------
+    # -- the end of a session ------------------------------------------------------------
 
     def on_exited(self, message):
         """A child has ended; the guard knows how."""
@@ -470,7 +472,7 @@ class Daemon:
             session.is_unopened = False
             self.guard.send(wire.RELEASE, session=session.id)
 
-    # -- starting ----------------------------------------------------------------------------------------------
+    # -- starting ------------------------------------------------------------------------
 
     def new_id(self):
         """An id that no session of ours has or had: 60 random bits."""
@@ -484,28 +486,32 @@ class Daemon:
         """Ask the guard for the child; `when_started` tells how it went."""
         self.guard.ask(
             wire.SPAWN, lambda message: self._on_spawned(session, wanted, message),
-            lambda: self._start_failed(session, Unreachable(
+            lambda: self.start_failed(session, Unreachable(
                 "the guard is gone and no new one came up", hint="ptyguard daemon log")),
             session=session.id, blob=_blob(session), **wanted)
 
     def _on_spawned(self, session, wanted, message):
         if message is None:
-            self._start_failed(session, Unreachable("the guard went away while it started the command",
-                                                    hint="ptyguard ls tells whether it runs"))
+            self.start_failed(session, Unreachable(
+                "the guard went away while it started the command",
+                hint="ptyguard ls tells whether it runs"))
         elif message.bytes("kind") == b"in_use":
             # The same start, asked of a predecessor that died: it is under way and
             # will be offered.
             self.loop.after(LATE_OFFER_S, lambda: self._expect_offer(session))
-        elif message.type != wire.SPAWNED or len(message.descriptors or ()) != 2:
+        elif message.type == wire.SPAWNED and len(message.descriptors or ()) != 2:
             close_all(message.descriptors)
-            self._start_failed(session, requests.spawn_error(
+            self._spawned_unopened(session, message, "its descriptors did not arrive")
+        elif message.type != wire.SPAWNED:
+            close_all(message.descriptors)
+            self.start_failed(session, requests.spawn_error(
                 wanted, message.text("stage"), message.number("errno"), message.text("text")))
         else:
             self._take_spawned(session, message)
 
     def _expect_offer(self, session):
         if self.sessions.get(session.id) is session and session.state == STARTING:
-            self._start_failed(session, Unreachable("the command's start was not confirmed",
+            self.start_failed(session, Unreachable("the command's start was not confirmed",
                                                     hint="ptyguard daemon log"))
 
     def _take_spawned(self, session, message):
@@ -514,11 +520,9 @@ class Daemon:
         try:
             session.memory = self.backend.map_memory(message.descriptors[0])
             session.ring = Ring.adopt(session.memory)
-        except (OSError, RingCorrupt) as error:
+        except (OSError, ValueError, RingCorrupt) as error:
             close_all(message.descriptors)
-            session.happen(HELD_UNOPENED)
-            session.is_unopened = True
-            self._undo_start(session, LimitReached(f"the session's memory cannot be used: {error}"))
+            self._spawned_unopened(session, message, str(error))
             return
         session.ring_fd, session.master = message.descriptors
         session.happen(SPAWNED)
@@ -536,6 +540,14 @@ class Daemon:
         self._watch_idleness()
         self._tell_started(session, None)
 
+    def _spawned_unopened(self, session, message, why):
+        """It runs, the guard holds it, and we cannot read it: undo."""
+        session.record.update(pid=message.number("pid"), pid_start=message.number("pid_start"))
+        session.happen(HELD_UNOPENED)
+        session.is_unopened = True
+        self._undo_start(session, LimitReached(f"the session cannot be opened: {why}",
+                                               hint="ptyguard daemon log"))
+
     def _undo_start(self, session, error):
         """The record could not be written: no session without one (C-505)."""
         self.log("start_undone", session=session.id, error=error.message)
@@ -549,8 +561,9 @@ class Daemon:
             if other is not session and other.name == session.name and not other.is_living:
                 self.forget(other)
 
-    def _start_failed(self, session, error):
+    def start_failed(self, session, error):
         """Nothing is left behind."""
+        session.happen(SPAWN_REFUSED)
         self.sessions.pop(session.id, None)
         self._remove_record(session.id)
         self._tell_started(session, error)
@@ -566,15 +579,17 @@ class Daemon:
         else:
             act(None)
 
-    def when_ended(self, session, act):
+    def when_ended(self, session, act, client=None):
         """Call `act()` once the session's end is known and its output read, as far as
-        nobody's slowness delays that."""
+        nobody's slowness delays that; not if `client` is gone by then."""
         if session.is_living and not (session.state == DRAINING and not session.room()):
             self._waiters.setdefault(("end", session.id), []).append(act)
+            if client is not None:
+                client.waits.append((session.id, act))
         else:
             act()
 
-    # -- what verbs need ------------------------------------------------------------------------------------------
+    # -- what verbs need -----------------------------------------------------------------
 
     def about(self):
         """Facts of this daemon, for hello and status."""
@@ -680,7 +695,8 @@ class Daemon:
 
     def signal(self, session, signum):
         """One signal to the foreground group and to the leader's own."""
-        groups = {session.record["pid"]}
+        pid, start = session.record["pid"], session.record["pid_start"]
+        groups = {pid} if self.backend.signal_process(pid, start, 0) else set()
         if session.master >= 0:
             groups.add(self.backend.foreground_group(session.master))
         for group in groups - {None}:
@@ -694,7 +710,7 @@ class Daemon:
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
         spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
         killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
-                          self.loop.clock())
+                          self.loop.clock(), session.record.get("pid_start") or None)
         self._killings[session.id] = (killing, [act])
         self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
         self._step_killing(session)
@@ -702,7 +718,11 @@ class Daemon:
     def _step_killing(self, session):
         killing, acts = self._killings[session.id]
         is_gone = not session.is_living or session.record["exit"] is not None
-        next_at = killing.step(self.loop.clock(), is_gone)
+        try:
+            next_at = killing.step(self.loop.clock(), is_gone)
+        except OSError as error:            # no descriptor to look with: look again later
+            self.log("kill_delayed", session=session.id, error=str(error))
+            next_at = self.loop.clock() + KILL_RETRY_S
         if next_at is not None:
             self.loop.at(next_at, lambda: self._step_killing(session))
             return
@@ -713,14 +733,15 @@ class Daemon:
             return
         pids = sorted(pid for pid, _ in killing.survivors)
         self.log("kill_failed", session=session.id, survivors=pids)
+        why = f"processes {', '.join(map(str, pids))} live on" if pids \
+            else "its end is not confirmed"
         error = PtyguardError(
-            f"session {session.name} could not be ended: "
-            + (f"processes {', '.join(map(str, pids))} live on" if pids else "its end is not confirmed"),
+            f"session {session.name} could not be ended: {why}",
             hint="look at them with ps; the session stays listed", survivors=pids)
         for act in acts:
             act(error)
 
-    # -- clients -------------------------------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------
 
     def _on_connection(self, _bits):
         for _ in range(ACCEPTS_A_TURN):
@@ -802,15 +823,18 @@ class Daemon:
             else:
                 client.send(frames.REPLY, id=serial, error=error.to_wire())
 
-        verb = requests.VERBS.get(fields.get("verb")) if isinstance(fields.get("verb"), str) else None
+        name = fields.get("verb")
+        verb = requests.VERBS.get(name) if isinstance(name, str) else None
         try:
             if verb is None:
-                raise UsageError(f"the daemon does not know {str(fields.get('verb'))[:40]!r}",
+                raise UsageError(f"the daemon does not know {str(name)[:40]!r}",
                                  hint="is the client newer than the daemon?")
             verb(self, client, fields, reply)
         except PtyguardError as error:
             reply(error=error)
-        except (ValueError, UnicodeError) as error:
+        except OSError as error:
+            reply(error=PtyguardError(f"the system refused: {error.strerror or error}"))
+        except (ValueError, OverflowError, RecursionError) as error:
             reply(error=UsageError(f"request not understood: {error}"))
 
     def _on_input(self, client, data):
@@ -835,10 +859,10 @@ class Daemon:
 
     def on_buffered(self, client):
         """What clients cost together is bounded (C-904)."""
-        now = client.buffered_bytes
-        self._buffered_total += now - self._buffered[client]
+        before, now = self._buffered[client], client.buffered_bytes
+        self._buffered_total += now - before
         self._buffered[client] = now
-        if self._buffered_total > frames.BUFFERED_BYTES_MAX:
+        if now > before and self._buffered_total > frames.BUFFERED_BYTES_MAX:
             client.close("the daemon's memory for clients is used up")
 
     def on_progress(self, client):
@@ -880,6 +904,10 @@ class Daemon:
                 if send.client is client:
                     send.cancel("its client went away")
         self.unfollow(client)
+        for id_, act in client.waits:
+            waiters = self._waiters.get(("end", id_), [])
+            if act in waiters:
+                waiters.remove(act)
         for entry in list(self._left):
             entry[0].discard(client)
             if not entry[0]:
@@ -887,7 +915,7 @@ class Daemon:
                 entry[1]()
         self._watch_idleness()
 
-    # -- what must outlive us -----------------------------------------------------------------------------------------------
+    # -- what must outlive us ------------------------------------------------------------
 
     def _save(self, session):
         """Record and blob; a full disk stops no session (C-503)."""
@@ -906,7 +934,7 @@ class Daemon:
         if session.ring is not None:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 
-    # -- leaving ----------------------------------------------------------------------------------------------------------------
+    # -- leaving -------------------------------------------------------------------------
 
     def on_leave(self):
         """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
@@ -920,15 +948,22 @@ class Daemon:
         for session in self.sessions.values():
             if session.master >= 0:
                 self.loop.forget(session.master)
+            session.give_up_end_of_input()
             if session.ring is not None:
-                self.guard.send(wire.BLOB, session=session.id, blob=_blob(session),
-                                input=session.unwritten() or None)
+                self._hand_over_input(session)
         for turns in list(self._sends.values()):
             for send in list(turns):
                 send.cancel("the daemon is being replaced")
         for client in list(self.clients):
             client.close_after_flush("the daemon is leaving")
         self.guard.leave(self.loop.stop)
+
+    def _hand_over_input(self, session):
+        try:
+            self.guard.send(wire.BLOB, session=session.id, blob=_blob(session),
+                            input=session.unwritten() or None)
+        except ProtocolError as error:      # a hundred clients' full queues
+            self.log("input_not_handed_over", session=session.id, error=error.message)
 
     def on_end(self):
         """The guard has gone while nothing was ours, or it lets us go."""
@@ -948,7 +983,7 @@ class Daemon:
         self.log("idle_exit", after_s=self.idle_exit_s)
         self.guard.send(wire.STOPPING)
 
-    # -- when the guard dies ------------------------------------------------------------------
+    # -- when the guard dies -------------------------------------------------------------
 
     def listener_descriptor(self):
         """The listening socket, to be deposited."""

@@ -141,8 +141,7 @@ def _not_a_key(text, why):
 
 # --- the shapes of a key ------------------------------------------------------------
 
-# Bounds on what is held.  The longest key, kitty's with every field full, has 50 bytes.
-_LONGEST_SEQUENCE = 64
+# Bound on what is held of a chord.
 _LONGEST_CHORD = 4096
 
 _PASTE_BEGIN = b"\x1b[200~"

@@ -36,6 +36,9 @@ PONG_LIMIT_S = 5.0             # slow is not deaf; this long without a turn of i
 QUIT_LIMIT_S = 5.0
 LINK_GRACE_S = 1.0
 DEPOSIT_CHECK_S = 1.0          # while a deposit is awaited: does that daemon still live?
+FAILED_ACT_PAUSE_S = 0.1       # should it fail again and again: no storm
+ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some
+CALLER_LIMIT_S = 120.0         # longer than any answer takes; silent ones make room
 CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
 QUARANTINE_DEATHS = 2
@@ -84,6 +87,7 @@ class DaemonProcess:
         self.link = None
         self.state = self.STARTING
         self.was_ready = False
+        self.has_gone = False           # it was told GO: before that it opens nothing
         self.started_at = time.time()
         self.version = b""
         self.given = set()              # sessions whose descriptors it has
@@ -112,6 +116,7 @@ class Guard:
         self.waiters = []               # callables(error or None): until a daemon serves
         self.last_failure = ""
         self.started_at = time.time()
+        self.own_start = backend.process_start(os.getpid())
         self.is_stopping = False
         self.keep_stopped = False       # `daemon stop --sessions keep`: wait for a client
         self.awaits_deposit = False     # a daemon that lost its guard is to come
@@ -119,7 +124,7 @@ class Guard:
         self._respawn = None
         self._orphan_timer = None
 
-    # -- start and end -----------------------------------------------------------------
+    # -- start and end -------------------------------------------------------------------
 
     def open(self, await_deposit):
         """Bind the sockets, watch signals; with `await_deposit` a daemon lives already."""
@@ -151,8 +156,18 @@ class Guard:
             _unlink(self.paths.client_socket)
 
     def run(self):
-        """Serve until stopped."""
-        self.loop.run()
+        """Serve until stopped.
+
+        Whatever goes wrong in one act, the sessions are worth more than a clean end:
+        it is logged and the loop goes on.  Readiness is level-triggered, so nothing is
+        forgotten by that.
+        """
+        while not self.loop.is_stopped:
+            try:
+                self.loop.run()
+            except Exception as error:      # the one place that may catch everything
+                self.log("act_failed", error=repr(error))
+                time.sleep(FAILED_ACT_PAUSE_S)
 
     def _finish(self):
         """Leave: only ever with no living session and no daemon."""
@@ -165,7 +180,7 @@ class Guard:
         self.log("stopped")
         self.loop.stop()
 
-    # -- signals and children -------------------------------------------------------------
+    # -- signals and children ------------------------------------------------------------
 
     def _on_signal(self, _bits):
         for name in self._read_signals():
@@ -179,7 +194,8 @@ class Guard:
     def _on_term(self):
         living = self._living()
         self.log("signal", name="SIGTERM", living=living)
-        if not living:                  # with sessions, SIGTERM is not an order we take
+        # With sessions, SIGTERM is not an order that we take.
+        if not living and self._daemon_state() != "depositing":
             self._stop(None, None)
 
     def _make_sockets_again(self):
@@ -188,21 +204,28 @@ class Guard:
         try:
             os.makedirs(self.paths.place, mode=0o700, exist_ok=True)
             if not os.path.exists(self.paths.guard_socket):
-                self.loop.forget(self.guard_listener.fileno())
-                self.guard_listener.close()
-                self._open_guard_listener()
+                self._replace_guard_listener()
             if self.listener is not None and not os.path.exists(self.paths.client_socket):
                 self._replace_listener()
         except (OSError, PtyguardError) as error:
             self.log("sockets_not_remade", error=str(error))
 
+    # The new one first: should it fail, the old one is better than none.
+
+    def _replace_guard_listener(self):
+        new = self.backend.listen(self.paths.guard_socket)
+        self.loop.forget(self.guard_listener.fileno())
+        self.guard_listener.close()
+        self.guard_listener = new
+        self.loop.watch(new.fileno(), self._on_guard_connection, READABLE)
+
     def _replace_listener(self):
+        new = self.backend.listen(self.paths.client_socket)
         self.loop.forget(self.listener.fileno())
         self.listener.close()
-        self.listener = None
-        self._open_listener()
-        if self.daemon is None and self.keep_stopped:
-            self.loop.change(self.listener.fileno(), READABLE)      # it is us who wait there
+        self.listener = new
+        is_ours = self.daemon is None and self.keep_stopped     # it is us who wait there
+        self.loop.watch(new.fileno(), self._on_client_waits, READABLE if is_ours else 0)
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.link:
                 self._welcome(daemon)
@@ -228,10 +251,13 @@ class Guard:
     def _on_session_end(self, held, raw, is_known):
         held.exit = (raw, int(is_known), int(time.time() * _MS))
         self._forget_watch(held)
-        if any(entry[0] is held for entry in self.spawning.values()):
+        if self._is_starting(held):
             return                      # the status pipe tells what became of it
         self.log("session_ended", session=held.id, pid=held.pid, status=raw, known=int(is_known))
         self._tell_exit(held)
+
+    def _is_starting(self, held):
+        return any(entry[0] is held for entry in self.spawning.values())
 
     def _forget_watch(self, held):
         if held.watch is not None:
@@ -245,7 +271,7 @@ class Guard:
                 daemon.link.send(wire.EXITED, session=held.id, pid=held.pid,
                                  spawn_number=held.spawn_number, **_exit_fields(held))
 
-    # -- the daemon's life ------------------------------------------------------------------
+    # -- the daemon's life ---------------------------------------------------------------
 
     def start_daemon(self, program=None):
         """Start one, as the daemon or as the successor of the one that serves."""
@@ -266,7 +292,7 @@ class Guard:
             if self.daemon is None:
                 self._schedule(False, cause)
             return
-        daemon = DaemonProcess(pid, self.backend.process_start(pid), True, (interpreter, binary))
+        daemon = DaemonProcess(pid, self._start_of(pid), True, (interpreter, binary))
         daemon.link = Link(self.backend, self.loop, ours, self._on_daemon_message,
                            self._on_daemon_link_end)
         limit = READY_LIMIT_S
@@ -279,6 +305,12 @@ class Guard:
         self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
         self._welcome(daemon)
         self._send_table(daemon)
+
+    def _start_of(self, pid):
+        try:
+            return self.backend.process_start(pid)
+        except OSError:
+            return None                 # asked again when it matters
 
     def _launch_daemon(self, interpreter, binary):
         """(pid, our end of the link)."""
@@ -297,14 +329,13 @@ class Guard:
     def _welcome(self, daemon):
         daemon.link.send(wire.WELCOME, descriptors=(self.listener.fileno(),),
                          version=OURS, wire=wire.WIRE_VERSION, guard_pid=os.getpid(),
-                         guard_start=self.backend.process_start(os.getpid()), has_listener=1,
+                         guard_start=self.own_start, has_listener=1,
                          started_at_ms=int(self.started_at * _MS))
 
     def _send_table(self, daemon):
         """Everything we hold; descriptors only for what it does not have yet."""
-        starting = {id(entry[0]) for entry in self.spawning.values()}
         for held in self.sessions.values():
-            if id(held) not in starting:
+            if not self._is_starting(held):
                 self._send_session(daemon, held)
         daemon.link.send(wire.TABLE_END)
 
@@ -329,9 +360,10 @@ class Guard:
         for held in self.sessions.values():
             held.input = b""            # handed over: from here on it may be lost, not doubled
         daemon.link.send(wire.GO)
+        daemon.has_gone = True
         self.circuit.became_ready()
         self.program = daemon.program
-        self.log("daemon_serving", pid=daemon.pid, version=daemon.version.decode("ascii", "replace"))
+        self.log("daemon_serving", pid=daemon.pid, version=daemon.version)
         self._wake_waiters(None)
 
     def _on_ready(self, daemon, message):
@@ -362,6 +394,8 @@ class Guard:
         """Kill one, verified; its end is then noticed as any other."""
         daemon.end_note = why
         self.log("daemon_killed", pid=daemon.pid, reason=why)
+        if daemon.start is None and daemon.is_child:
+            daemon.start = self._start_of(daemon.pid)   # not reaped, so the pid is still its own
         self.backend.signal_process(daemon.pid, daemon.start, self.backend.signal_number("KILL"))
         if not daemon.is_child and daemon.link:
             daemon.link.close(why)
@@ -405,7 +439,7 @@ class Guard:
         cause = daemon.end_note or (f"exit status {code}" if number is None else
                                     f"killed by {self.backend.signal_name(number)}")
         self.log("daemon_ended", pid=daemon.pid, cause=cause, was_ready=int(daemon.was_ready))
-        if number != 9 and daemon.unopened:
+        if number != 9 and daemon.unopened and daemon.has_gone:
             self._blame(daemon.unopened[0])
         state = daemon.state
         self._forget_daemon(daemon)
@@ -414,13 +448,13 @@ class Guard:
                 self._stopped()
         elif is_successor:
             self._failed(cause)
+        elif self.keep_stopped and state == DaemonProcess.LEAVING:
+            self._rest()
         elif self.successor is not None:
             if self.successor.state == DaemonProcess.READY:
                 self._go(self.successor)
             else:
                 self._promote_unready()
-        elif self.keep_stopped and state == DaemonProcess.LEAVING:
-            self._rest()
         else:
             if not daemon.was_ready:
                 self._failed(cause)
@@ -474,7 +508,7 @@ class Guard:
     def _on_client_waits(self, _bits):
         self._restart_if_none()
 
-    # -- what the daemon says --------------------------------------------------------------------
+    # -- what the daemon says ------------------------------------------------------------
 
     def _on_daemon_message(self, link, message):
         daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
@@ -506,7 +540,7 @@ class Guard:
 
     def _say_release(self, daemon, message):
         held = self.sessions.get(_id(message))
-        if held is None or held.is_living:
+        if held is None or held.is_living or self._is_starting(held):
             link_text = "no such session" if held is None else "its program lives"
             daemon.link.send(wire.REFUSED, message.serial, text=link_text)
             return
@@ -539,9 +573,13 @@ class Guard:
         os.close(held.ring)
         del self.sessions[held.id]
 
-    # -- spawning -----------------------------------------------------------------------------------
+    # -- spawning ------------------------------------------------------------------------
 
     def _say_spawn(self, daemon, message):
+        if self.is_stopping:
+            daemon.link.send(wire.REFUSED, message.serial, kind="busy", stage="request",
+                             text="the guard is stopping")
+            return
         if _id(message) in self.sessions:
             daemon.link.send(wire.REFUSED, message.serial, kind="in_use", stage="request",
                              text=f"session id {_id(message)} is in use")
@@ -637,7 +675,7 @@ class Guard:
         link.send(wire.SPAWNED, serial, (held.ring, held.master), session=held.id,
                   pid=held.pid, pid_start=held.pid_start, spawn_number=held.spawn_number)
 
-    # -- guard.sock ---------------------------------------------------------------------------------------
+    # -- guard.sock ----------------------------------------------------------------------
 
     def _on_guard_connection(self, _bits):
         try:
@@ -645,7 +683,8 @@ class Guard:
         except OSError as error:
             self.log("accept_failed", socket="guard", error=str(error))
             self.loop.change(self.guard_listener.fileno(), 0)
-            self.loop.after(1.0, lambda: self.loop.change(self.guard_listener.fileno(), READABLE))
+            self.loop.after(ACCEPT_PAUSE_S, lambda: self.loop.change(
+                self.guard_listener.fileno(), READABLE))
             return
         sock.setblocking(False)
         if self.backend.peer_user(sock) != self.backend.user_id():
@@ -655,8 +694,15 @@ class Guard:
         if len(self._callers) >= CALLERS_MAX:
             sock.close()
             return
-        self._callers.add(Link(self.backend, self.loop, sock, self._on_caller_message,
-                               self._on_caller_end, CALLER_MESSAGE_MAX))
+        link = Link(self.backend, self.loop, sock, self._on_caller_message,
+                    self._on_caller_end, CALLER_MESSAGE_MAX)
+        link.peer_pid = self.backend.peer_process(sock)
+        self._callers.add(link)
+        self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))
+
+    def _dismiss(self, link):
+        if link in self._callers:
+            link.close("nothing more to say")
 
     def _on_caller_message(self, link, message):
         act = self._CALLER_VERBS.get(message.type)
@@ -676,7 +722,7 @@ class Guard:
         daemon = self.daemon
         fields = {
             "version": OURS, "wire": wire.WIRE_VERSION, "guard_pid": os.getpid(),
-            "guard_start": self.backend.process_start(os.getpid()),
+            "guard_start": self.own_start,
             "started_at_ms": int(self.started_at * _MS),
             "daemon_state": self._daemon_state(), "sessions": len(self.sessions),
             "living": self._living(), "reason": self.circuit.reason if self.circuit.is_open else "",
@@ -768,8 +814,13 @@ class Guard:
             link.send(wire.REFUSED, message.serial, text=f"mode {mode!r}")
 
     def _stop_daemon_only(self, link, message, timeout_s, force):
+        if self.successor is not None:
+            self._end_daemon(self.successor, "stopped while starting")
         daemon = self.daemon
         self.keep_stopped = True
+        if daemon is not None and daemon.state == daemon.LEAVING:
+            self._await_end(daemon, timeout_s, force, lambda text: _answer(link, message, text))
+            return
         if daemon is None or daemon.state != daemon.SERVING:
             if self._respawn is not None:
                 self._respawn.cancel()
@@ -777,7 +828,11 @@ class Guard:
                 self._end_daemon(daemon, "stopped while starting")
                 daemon.state = daemon.LEAVING
             else:
-                self._open_listener()
+                try:
+                    self._open_listener()
+                except (OSError, PtyguardError) as error:
+                    link.send(wire.REFUSED, message.serial, text=str(error))
+                    return
                 self._rest()
             link.send(wire.OK, message.serial)
             return
@@ -837,8 +892,11 @@ class Guard:
             self._end_daemon(daemon, "did not leave in time")
             return
         self.is_stopping = False
-        self._open_listener()
-        self._welcome(daemon)
+        try:
+            self._open_listener()
+            self._welcome(daemon)
+        except (OSError, PtyguardError) as error:
+            self.log("listener_not_reopened", error=str(error))
         if self._stop_answer:
             self._stop_answer(f"daemon {daemon.pid} did not leave in time")
 
@@ -859,7 +917,7 @@ class Guard:
         self.log("daemon_pinged", pid=daemon.pid)
         daemon.timer = self.loop.after(PONG_LIMIT_S, lambda: self._end_daemon(daemon, "deaf"))
 
-    # -- a daemon that lost its guard gives us everything ----------------------------------------------------
+    # -- a daemon that lost its guard gives us everything --------------------------------
 
     def _check_deposit(self):
         """The daemon that was to come may have died too: then there is nothing left."""
@@ -887,8 +945,9 @@ class Guard:
             link.send(wire.REFUSED, message.serial, text=f"that is no socket: {error.strerror}")
             return
         self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
-        pid = message.number("daemon_pid")
-        daemon = DaemonProcess(pid, self.backend.process_start(pid), False, self.program)
+        # Of whoever connected, by the kernel where it tells.
+        pid = link.peer_pid or message.number("daemon_pid")
+        daemon = DaemonProcess(pid, self._start_of(pid), False, self.program)
         daemon.version = message.bytes("version")
         daemon.was_ready = True
         daemon.state = daemon.READY         # serving once all of it is here
@@ -922,7 +981,7 @@ class Guard:
             self.log("deposit_done", sessions=len(self.sessions), living=self._living())
             self._welcome(self.daemon)
             self._wake_waiters(None)
-        elif message.type == wire.SESSION and message.descriptors and len(message.descriptors) <= 2 \
+        elif message.type == wire.SESSION and len(message.descriptors or ()) in (1, 2) \
                 and _id(message) and _id(message) not in self.sessions:
             self._take_deposit(message)
         else:
@@ -950,18 +1009,30 @@ class Guard:
 
     def _watch_foreign(self, held):
         """Not our child: its end can be seen, its status cannot be learnt."""
-        held.watch = self.backend.watch_process(held.pid, held.pid_start)
+        try:
+            held.watch = self.backend.watch_process(held.pid, held.pid_start)
+        except (OSError, OverflowError):
+            held.watch = None
         if held.watch is not None:
-            self.loop.watch(held.watch, lambda _bits: self._on_session_end(held, 0, False), READABLE)
+            self.loop.watch(held.watch, lambda _bits: self._on_session_end(held, 0, False),
+                            READABLE)
         elif self._orphan_timer is None:
             self._orphan_timer = self.loop.after(0, self._check_foreign)
+
+    def _is_gone(self, held):
+        try:
+            start = self.backend.process_start(held.pid)
+        except OSError:
+            return False                # no descriptor to look with is no proof
+        # A start time of 0 was not known in time; a living pid is all we can ask for.
+        return start is None or bool(held.pid_start) and start != held.pid_start
 
     def _check_foreign(self):
         self._orphan_timer = None
         unwatched = [held for held in self.sessions.values()
                      if held.is_living and not held.is_child and held.watch is None]
         for held in unwatched:
-            if self.backend.process_start(held.pid) != held.pid_start:
+            if self._is_gone(held):
                 self._on_session_end(held, 0, False)
         if any(held.is_living for held in unwatched):
             self._orphan_timer = self.loop.after(ORPHAN_CHECK_S, self._check_foreign)

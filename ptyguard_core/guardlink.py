@@ -57,6 +57,7 @@ class GuardLink:
         self._offers = {}                   # id -> Offer
         self._fresh = set()                 # ids in the latest table
         self._has_said_ready = False
+        self._has_go = False
         self._is_serving = False
         self._is_leaving = False
         self._waiting = []                  # [act]: until there is a guard
@@ -108,7 +109,7 @@ class GuardLink:
         else:
             self._link.ask(wire.QUIESCED, lambda _message: on_done())
 
-    # -- rehearsal and go ----------------------------------------------------------------------
+    # -- rehearsal and go ----------------------------------------------------------------
 
     def _on_message(self, _link, message):
         act = self._VERBS.get(message.type)
@@ -144,6 +145,7 @@ class GuardLink:
             self.send(wire.READY, version=OURS, pid=os.getpid())
 
     def _hear_go(self, _message):
+        self._has_go = True
         self._take_lock(self._loop.clock() + LOCK_WAIT_S)
 
     def _take_lock(self, deadline):
@@ -162,17 +164,20 @@ class GuardLink:
         self._offers = {}
         self._is_serving = True
         self._owner.on_go(offers)
+        if self._link is None:
+            self._find_guard()              # it died while we waited for the lock
 
-    # -- loss ---------------------------------------------------------------------------------------
+    # -- loss ----------------------------------------------------------------------------
 
     def _on_end(self, _link, reason):
         self._link = None
-        if self._is_leaving or not self._is_serving:
+        if self._is_leaving or not self._has_go:
             self._owner.on_end()            # rehearsing, or on our way: nothing is ours
             return
         self._log("guard_lost", reason=reason)
         self._tries = 0
-        self._find_guard()
+        if self._is_serving:
+            self._find_guard()              # else once daemon.lock is ours
 
     def _find_guard(self):
         """Connect to a guard that is there, else become the one that starts it."""
@@ -181,7 +186,10 @@ class GuardLink:
         try:
             sock = self._backend.connect(self._paths.guard_socket, 0.2)
         except OSError:
-            self._maybe_launch_guard()
+            try:
+                self._maybe_launch_guard()
+            except OSError as error:        # nobody else has the terminals: try again
+                self._log("guard_not_started", error=str(error))
             self._find_guard_later()
             return
         if self._backend.peer_user(sock) != self._backend.user_id():
@@ -212,21 +220,26 @@ class GuardLink:
         start_lock = self._backend.try_lock(self._paths.start_lock, "daemon, starting a guard")
         if start_lock is None:
             return
-        guard_lock = self._backend.try_lock(self._paths.guard_lock, "daemon, starting a guard")
-        if guard_lock is None:
-            os.close(start_lock)            # it lives, and is not ready yet
-            return
-        os.close(guard_lock)
+        report = None
         try:
-            report = launch_guard(self._backend, self._paths, self._program, self._settings)
-        except OSError as error:
-            self._log("guard_not_started", error=str(error))
-            os.close(start_lock)
+            report = self._launch_guard_if_none()
+        finally:
+            if report is None:
+                os.close(start_lock)
+        if report is None:
             return
         self._log("guard_started")
         self._launch = (start_lock, report)
         os.set_blocking(report, False)
         self._loop.watch(report, self._on_report, READABLE)
+
+    def _launch_guard_if_none(self):
+        guard_lock = self._backend.try_lock(self._paths.guard_lock, "daemon, starting a guard")
+        if guard_lock is None:
+            return None                     # one lives, and is not ready yet
+        os.close(guard_lock)
+        return launch_guard(self._backend, self._paths, self._program, self._settings,
+                            os.environ.get("HOME"))
 
     def _on_report(self, _bits):
         start_lock, report = self._launch
@@ -254,15 +267,22 @@ class GuardLink:
             link.send(wire.SESSION, descriptors=descriptors, **fields)
             count += 1
         link.send(wire.TABLE_END)
+        if self._link is not link:
+            return                          # it broke off: whoever waits, waits for the next
         self._log("deposited", sessions=count)
         self._owner.on_deposited()
         waiting, self._waiting = self._waiting, []
         for entry in waiting:
             entry[0]()
 
-    # -- orders -----------------------------------------------------------------------------------------
+    # -- orders --------------------------------------------------------------------------
 
     def _hear_exited(self, message):
+        if not self._is_serving:            # told once: keep it with the offer
+            offer = self._offers.get(message.bytes("session").decode("ascii", "replace"))
+            if offer is not None:
+                offer.fields = dict(offer.fields, **message.fields)
+            return
         self._owner.on_exited(message)
 
     def _hear_quit(self, _message):

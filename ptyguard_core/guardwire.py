@@ -23,7 +23,7 @@ WIRE_VERSION = 1
 MESSAGE_MAX = 8 * 1024 * 1024   # argv and environment of a spawn: execve takes 6 MiB at most
 DESCRIPTORS_MAX = 200           # Linux passes at most 253 in one message (SCM_MAX_FD)
 
-# -- messages: name = number, for ever ------------------------------------------
+# -- messages: name = number, for ever ---------------------------------------------------
 OK = 1                # generic answer
 REFUSED = 2           # answer: TEXT, ERRNO, STAGE, KIND
 # daemon -> guard, on the link

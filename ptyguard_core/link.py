@@ -68,8 +68,13 @@ class Link:
             on_reply(None)
             return
         self._serial += 1
-        self._awaited[self._serial] = on_reply
-        self.send(type_, self._serial, descriptors, **fields)
+        serial = self._serial
+        self._awaited[serial] = on_reply
+        try:
+            self.send(type_, serial, descriptors, **fields)
+        except ProtocolError:
+            self._awaited.pop(serial, None)     # it cannot be encoded: nothing was asked
+            raise
 
     def close(self, reason):
         """Close both ways; idempotent."""

@@ -365,7 +365,7 @@ class NoRegistry:
 
     def write(self, _record):
         """Raises what was wrong with the directory."""
-        raise self._error
+        raise StateUnusable(self._error.message, hint=self._error.hint)
 
     def remove(self, session_id):
         """There is nothing to remove."""

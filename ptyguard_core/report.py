@@ -51,7 +51,8 @@ def session_table(sessions, now):
         size = facts["size"] or {"cols": 0, "rows": 0}
         rows.append((facts["name"], facts["state"], str(facts["pid"] or "-"),
                      f"{size['cols']}x{size['rows']}", age(now - facts["created_at"]),
-                     str(facts["clients"]), exit_text(facts["exit"], facts["state"] in LIVING) or "-",
+                     str(facts["clients"]),
+                     exit_text(facts["exit"], facts["state"] in LIVING) or "-",
                      shell_words(facts["argv"])))
     return align(rows)
 
@@ -68,8 +69,9 @@ def session_sheet(facts, now):
     size = facts["size"] or {"cols": 0, "rows": 0}
     offsets = facts["offsets"]
     foreground = facts.get("foreground") or {}
-    busy = "no" if not foreground else ("yes: " + str(foreground.get("command") or foreground["pid"])
-                                        if foreground.get("busy") else "no")
+    busy = "no"
+    if foreground.get("busy"):
+        busy = f"yes: {foreground.get('command') or foreground['pid']}"
     ring = facts.get("ring")
     pairs = [
         ("name", facts["name"]), ("id", "@" + facts["id"]), ("state", facts["state"]),
@@ -107,7 +109,8 @@ def status_sheet(facts, now):
                      if daemon["protocol"] else "protocol:   unknown")
     lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
                  else "guard:      none")
-    lines.append(f"sessions:   {facts['sessions']['running']} live, {facts['sessions']['ended']} ended")
+    counts = facts["sessions"]
+    lines.append(f"sessions:   {counts['running']} live, {counts['ended']} ended")
     for key in ("dir", "socket", "log"):
         lines.append(f"{key + ':':<12}{printable(facts[key])}")
     if daemon["binary"]:

@@ -13,7 +13,7 @@ import os
 
 from . import frames
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
-                     OutputGap, PtyguardError, SessionExists, UsageError)
+                     OutputGap, ProtocolError, PtyguardError, SessionExists, UsageError)
 from .registry import check_name, find, is_valid_id, suggest_name
 from .ring import CAPACITY_MIN
 from .session import (ALWAYS, DRAINING, ENDED, LEADER, LOST, NEVER, STARTING, Cursor,
@@ -30,7 +30,7 @@ GRACE_S = 5.0
 LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
 
 
-# -- reading what was sent -----------------------------------------------------------------
+# -- reading what was sent ---------------------------------------------------------------
 
 def _field(fields, name, kinds, default=None):
     value = fields.get(name)
@@ -108,13 +108,15 @@ def _living_target(daemon, fields):
 
 
 def _is_over(session):
-    how = f"it was lost: {session.record.get('reason')}" if session.state == LOST else "it has ended"
+    how = "it has ended"
+    if session.state == LOST:
+        how = f"it was lost: {session.record.get('reason')}"
     return NoSuchSession(f"no such session: {session.name} ({how})",
                          hint=f"ptyguard log {session.name} shows its output, "
                               f"ptyguard wait {session.name} its status")
 
 
-# -- what is told ------------------------------------------------------------------------------
+# -- what is told ------------------------------------------------------------------------
 
 def describe(session, argv_max=ARGV_SHOWN_MAX):
     """The session as cli clients see it: the JSON object of `ls` and `info`.
@@ -185,7 +187,7 @@ def resolve(daemon, _client, fields, reply):
     reply(session=describe(_target(daemon, fields)))
 
 
-# -- starting --------------------------------------------------------------------------------------
+# -- starting ----------------------------------------------------------------------------
 
 def start(daemon, client, fields, reply):
     """A new session; with `if_exists` "use", the living one of that name will do,
@@ -199,7 +201,8 @@ def start(daemon, client, fields, reply):
                             if error is None else reply(error=error))
         return
     if name is not None:
-        present = next((s for s in daemon.sessions.values() if s.is_living and s.name == name), None)
+        present = next((s for s in daemon.sessions.values()
+                        if s.is_living and s.name == name), None)
         policy = fields.get("if_exists", "refuse")
         if policy == "rejoin":
             rejoined = _find_to_rejoin(daemon, name, wanted["argv"], present)
@@ -297,11 +300,15 @@ def _begin_start(daemon, wanted, reply):
             reply(error=error)
 
     daemon.when_started(session, started)
-    daemon.spawn(session, dict(
+    request = dict(
         argv=wanted["argv"], executable=wanted["executable"], cwd=wanted["cwd"],
         env=[key + b"=" + value for key, value in env.items()], cols=cols, rows=rows,
         ring_bytes=wanted["ring_bytes"], echo=int(wanted["echo"]), umask=wanted["umask"],
-        nice=wanted["nice"], limits=wanted["limits"], spawn_number=1))
+        nice=wanted["nice"], limits=wanted["limits"], spawn_number=1)
+    try:
+        daemon.spawn(session, request)
+    except ProtocolError as error:      # more than the guard's wire takes
+        daemon.start_failed(session, error)
 
 
 def spawn_error(wanted, stage, number, text):
@@ -324,7 +331,7 @@ def spawn_error(wanted, stage, number, text):
     return LimitReached(f"the session could not be made ({stage}): {text}", errno=number)
 
 
-# -- reading output ----------------------------------------------------------------------------------
+# -- reading output ----------------------------------------------------------------------
 
 _HOLDS = {"never": NEVER, "leader": LEADER, "always": ALWAYS}
 
@@ -447,7 +454,7 @@ def resize(daemon, _client, fields, reply):
     reply(session=describe(session))
 
 
-# -- input -----------------------------------------------------------------------------------------------
+# -- input -------------------------------------------------------------------------------
 
 class Send:
     """One `send`: its bytes stay together, and it is told when the kernel took them."""
@@ -551,18 +558,37 @@ def cancel(daemon, _client, fields, reply):
     reply()
 
 
+class EndOfInput:
+    """The ticket of an end of input: answered when it is typed, or will not be."""
+
+    def __init__(self, reply):
+        self._reply = reply
+
+    def wrote(self, _count):
+        """Only the whole of it counts."""
+
+    def piece_done(self):
+        """It is typed, or means nothing in the terminal's present mode."""
+        self._reply()
+
+    def failed(self):
+        """It was not typed: whoever asked may ask the next daemon."""
+        self._reply(error=Busy("the end of input was not typed"))
+
+
 def end_input(daemon, client, _fields, reply):
     """End of the client's own input: the terminal's end-of-file character, in its place."""
     session = client.session
-    if session is not None and client.cursor.may_type and session.master >= 0:
-        session.enqueue(b"", is_end=True)
-        daemon.write_input(session)
-    reply()
+    if session is None or not client.cursor.may_type or session.master < 0:
+        reply()
+        return
+    session.enqueue(b"", EndOfInput(reply), is_end=True)
+    daemon.write_input(session)
 
 
-# -- ends ------------------------------------------------------------------------------------------------------
+# -- ends --------------------------------------------------------------------------------
 
-def wait(daemon, _client, fields, reply):
+def wait(daemon, client, fields, reply):
     """Answered once the session has ended; `collect` marks its status as fetched."""
     session = _target(daemon, fields)
 
@@ -571,7 +597,7 @@ def wait(daemon, _client, fields, reply):
             daemon.collect(session)
         reply(session=describe(session))
 
-    daemon.when_ended(session, ended)
+    daemon.when_ended(session, ended, client)
 
 
 def collect(daemon, _client, fields, reply):

@@ -23,8 +23,8 @@ from .ring import WINDOW_BYTES
 STARTING, RUNNING, DRAINING, ENDED = "starting", "running", "draining", "ended"
 LOST, FAILED, QUARANTINED = "lost", "failed", "quarantined"
 
-SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED = "spawned", "child_exited", "drained", "spawn_refused"
-GUARD_LOST_IT, HELD_UNOPENED = "guard_lost_it", "held_unopened"
+SPAWNED, SPAWN_REFUSED, HELD_UNOPENED = "spawned", "spawn_refused", "held_unopened"
+CHILD_EXITED, DRAINED, GUARD_LOST_IT = "child_exited", "drained", "guard_lost_it"
 
 STATES = (STARTING, RUNNING, DRAINING, ENDED, LOST, FAILED, QUARANTINED)
 EVENTS = (SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED)
@@ -127,7 +127,7 @@ class Session:
         """Change state by the table; KeyError is a broken invariant."""
         self.record["state"] = TRANSITIONS[self.record["state"], event]
 
-    # -- output ------------------------------------------------------------------------
+    # -- output --------------------------------------------------------------------------
 
     def allowance(self, cursor):
         """How far behind this cursor may hold the program back, or None."""
@@ -209,7 +209,7 @@ class Session:
             next_at = due if next_at is None else min(next_at, due)
         return lagging, next_at
 
-    # -- clients -----------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------
 
     def add(self, cursor):
         """A client begins to read."""
@@ -242,7 +242,7 @@ class Session:
             return self.leader.size
         return None
 
-    # -- input ----------------------------------------------------------------------------
+    # -- input ---------------------------------------------------------------------------
 
     def enqueue(self, data, ticket=None, is_end=False):
         """Queue bytes (copied) to be typed, in order."""
@@ -297,6 +297,13 @@ class Session:
         for item in items:
             if item.ticket is not None:
                 item.ticket.failed()
+
+    def give_up_end_of_input(self):
+        """A successor cannot be handed it: whoever asked is told to ask there."""
+        ends = [item for item in self.input if item.is_end]
+        for item in ends:
+            self.input.remove(item)
+            item.ticket.failed()
 
     def unwritten(self):
         """What was typed and is queued, for a successor; a `send` is told instead."""

@@ -15,7 +15,7 @@ import sys
 import time
 
 from . import guardwire as wire
-from .errors import Incompatible, Refused, StateUnusable, Unreachable
+from .errors import Refused, StateUnusable, Unreachable
 from .journal import tail
 from .version import OURS
 
@@ -31,7 +31,7 @@ SETTINGS = {                   # environment variable -> setting of guard and da
     "PTYGUARD_MAX_CLIENTS": "clients-max",
 }
 
-# -- deciding: pure ---------------------------------------------------------------------------
+# -- deciding: pure ----------------------------------------------------------------------
 
 ADOPT = "adopt"                # connect and say hello
 START_DAEMON = "start_daemon"  # ask the guard for one
@@ -66,7 +66,7 @@ def decide(is_listening, guard_state, is_guard_locked, may_start):
     return START_GUARD, "nobody is here"
 
 
-# -- asking the guard ------------------------------------------------------------------------------
+# -- asking the guard --------------------------------------------------------------------
 
 def ask_guard(backend, paths, type_, timeout_s=GUARD_ANSWER_S, **fields):
     """One request on guard.sock; the answering Message, or None when no guard is there.
@@ -123,7 +123,8 @@ def check_peer(backend, sock, path):
     owner = backend.peer_user(sock)
     if owner not in (backend.user_id(), 0):
         sock.close()
-        raise Refused(f"{path} is served by uid {owner}, not by us", hint="set PTYGUARD_DIR to a directory of yours")
+        raise Refused(f"{path} is served by uid {owner}, not by us",
+                      hint="set PTYGUARD_DIR to a directory of yours")
 
 
 def report_deaf(backend, paths):
@@ -134,7 +135,7 @@ def report_deaf(backend, paths):
         pass                            # the caller has its own limit
 
 
-# -- reaching a daemon --------------------------------------------------------------------------------
+# -- reaching a daemon -------------------------------------------------------------------
 
 def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None):
     """A socket connected to whoever listens at client.sock; starts what is missing.
@@ -276,7 +277,7 @@ def take_lock(backend, path, purpose, deadline):
         time.sleep(LOOK_S)
 
 
-# -- starting a guard -----------------------------------------------------------------------------------
+# -- starting a guard --------------------------------------------------------------------
 
 def _start_guard(backend, paths, deadline, environ):
     program = find_program(backend, paths)
@@ -316,12 +317,15 @@ def _read_report(backend, report, deadline):
         os.close(report)
 
 
-def launch_guard(backend, paths, program, settings):
-    """Start a guard that is nobody's child; a descriptor on which it reports."""
+def launch_guard(backend, paths, program, settings, home=None):
+    """Start a guard that is nobody's child; a descriptor on which it reports.
+
+    `home`: the user's, for whom a directory service would be too slow to ask.
+    """
     interpreter, binary = program
     report, theirs = os.pipe()
     environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    environment["HOME"] = backend.user_home() or "/"
+    environment["HOME"] = home or backend.user_home() or "/"
     environment.setdefault("PATH", os.defpath)
     argv = [interpreter, "-I", "-S", binary, "__guard", paths.root]
     argv += [f"{name}={value}" for name, value in sorted(settings.items())]
@@ -335,7 +339,7 @@ def launch_guard(backend, paths, program, settings):
     return report
 
 
-# -- the private copy ----------------------------------------------------------------------------------------
+# -- the private copy --------------------------------------------------------------------
 
 _ROOT_MODULES = ("ptyguard.py", "ptyguard_posix.py", "ptyguard_win.py")
 _MAIN = b"import sys\nfrom ptyguard import main\nsys.exit(main(sys.argv[1:]))\n"
@@ -437,7 +441,7 @@ def _write_copy(copy, sources, magic):
                             errno=error.errno) from None
 
 
-# -- stopping and restarting ---------------------------------------------------------------------------------------
+# -- stopping and restarting -------------------------------------------------------------
 
 def stop(backend, paths, mode, force=False, timeout_s=5.0):
     """Stop the daemon ("keep") or everything ("all"); False when nothing ran.
@@ -468,9 +472,3 @@ def restart(backend, paths, timeout_s=START_LIMIT_S):
     if answer.type != wire.OK:
         raise Unreachable(answer.text("text"), hint=f"look at {paths.daemon_log}")
     return None
-
-
-def check_protocol(welcome):
-    """What a daemon's welcome must have before it is believed."""
-    if not isinstance(welcome.get("chosen"), int):
-        raise Incompatible("the daemon's welcome names no protocol", hint="ptyguard daemon restart")

@@ -81,7 +81,8 @@ class Killing:
         self._seen = (set(), set())
         self._look_s = LOOK_FIRST_S
         kill_at = now + grace_s
-        plan = [(now, ("HUP", "CONT")), (min(now + TERM_AFTER_S, now + grace_s / 2), ("TERM", "CONT"))]
+        term_at = min(now + TERM_AFTER_S, now + grace_s / 2)
+        plan = [(now, ("HUP", "CONT")), (term_at, ("TERM", "CONT"))]
         plan += [(kill_at + delay, ("KILL",)) for delay in KILL_ROUNDS_S]
         self._plan = plan
         self._last_look = plan[-1][0] + KILL_ROUNDS_S[-1]

@@ -148,7 +148,9 @@ def test_the_rooms_of_guard_and_daemon_are_all_that_they_import(start, rooms):
 def test_the_loop_never_blocks_on_sleep_subprocess_or_name_service(name):
     blocking = {"sleep", "system", "popen", "Popen", "check_output", "getaddrinfo",
                 "gethostbyname", "getfqdn", "getpwuid", "getpwnam"}
-    assert not blocking & set(calls(core(name)))
+    found = [call for call in calls(core(name)) if call in blocking]
+    # The one exception: a guard whose act failed lets a tenth of a second pass.
+    assert found == (["sleep"] if name == "guard" else [])
 
 
 # --- bytes are bytes --------------------------------------------------------------------
