@@ -273,9 +273,17 @@ class _Call:
             return self._finish_run(attach, attach.Outcome(attach.ENDED, session))
         attachment = attach.Attachment(
             self.backend, self.paths, session, is_run=True, detach_key=key,
-            start="restore" if has_terminal and os.isatty(1) and not was_created else "oldest",
+            start=self._run_from(has_terminal and os.isatty(1), was_created),
             timeout_s=self.get("timeout"), note=self.say)
         return self._finish_run(attach, attachment.run())
+
+    @staticmethod
+    def _run_from(is_human, was_created):
+        """Where its output is shown from.  Of a new session all is wanted, so that what is
+        missing is told; a human's terminal is not to answer old queries."""
+        if was_created:
+            return 0
+        return "restore" if is_human else "oldest"
 
     def _finish_run(self, attach, outcome):
         session = outcome.session
@@ -283,11 +291,15 @@ class _Call:
             self.client.request("kill", target="@" + session["id"])
             self._tell_run(session, None, timed_out=True)
             self._maybe_remove(session)
-            raise TimedOut(f"session {session['name']} was ended after {self.get('timeout'):g} s")
+            if not self.get("json"):
+                self.say(f"session {session['name']} was ended after {self.get('timeout'):g} s")
+            return TIMED_OUT_STATUS
         if outcome.kind == attach.LOST:
+            outcome.error.details["exit_code"] = OUR_FAILURE_STATUS
             raise outcome.error
         if outcome.kind != attach.ENDED:
-            self.say(f"[detached (from session {session['name']})]")
+            why = f"{outcome.reason}; " if outcome.reason else ""
+            self.say(f"{why}[detached (from session {session['name']})]")
             self._tell_run(session, None)
             return DETACHED_STATUS
         self.client.request("collect", target="@" + session["id"])

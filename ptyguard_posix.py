@@ -123,7 +123,8 @@ def check_private(path):
     if stat.S_IMODE(facts.st_mode) & 0o077:
         raise StateUnusable(f"{path} is open to others "
                             f"(mode {stat.S_IMODE(facts.st_mode):04o})",
-                            hint=f"chmod 700 {path}")
+                            hint="it must be for you alone: name one that does not exist yet, "
+                                 "and it is made so")
 
 
 def _place_for_sockets(state):

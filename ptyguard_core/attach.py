@@ -50,6 +50,7 @@ class Outcome:
         self.kind = kind
         self.session = session
         self.error = error
+        self.reason = ""                # why it hung up, where that is not obvious
 
 
 class _Interrupted(Exception):
@@ -252,7 +253,7 @@ class Attachment:
         if self._outcome is not None:
             return
         try:
-            self._connect("restore" if self._offset is None else self._offset)
+            self._connect(self._start if self._offset is None else self._offset)
         except NoSuchSession as error:
             self._end_lost_session(error)
         except PtyguardError as error:
@@ -314,9 +315,11 @@ class Attachment:
                 view = view[sent:]
         except (BlockingIOError, _Interrupted):
             pass
-        except OSError:                 # EIO: the terminal is gone; EPIPE: the reader is
+        except OSError as error:        # EIO: the terminal is gone; EPIPE: the reader is
             self._is_stdout_gone = True
             self._end(HUNG_UP)
+            if not self._has_terminal_out:
+                self._outcome.reason = f"standard output: {error.strerror}"
             return view[len(view):]
         finally:
             self._is_writing = False

@@ -40,6 +40,7 @@ from .tree import Killing
 from .version import OURS
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
+READER_WAIT_S = 30.0           # for a new session's `run` to be there
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
 ACCEPTS_A_TURN = 16
 SERIAL_MAX = 64                # characters of a request's id
@@ -535,7 +536,7 @@ class Daemon:
         self._send_blob(session)
         self._discard_older(session)
         if session.awaited_holders:
-            self.loop.after(HOLDER_WAIT_S, lambda: self._stop_awaiting(session))
+            self.loop.after(READER_WAIT_S, lambda: self._stop_awaiting(session))
         self._update_terminal(session)
         self._watch_idleness()
         self._tell_started(session, None)

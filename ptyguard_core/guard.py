@@ -16,6 +16,7 @@ Rule 4: there is one way in which a daemon comes to serve: it is started, is giv
 Rule 5: only the guard signals a daemon, and only one whose pid and start time fit.
 """
 
+import errno
 import os
 import time
 
@@ -42,6 +43,8 @@ CALLER_LIMIT_S = 120.0         # longer than any answer takes; silent ones make 
 CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
 QUARANTINE_DEATHS = 2
+# Without some in reserve no daemon could be started for the sessions there are.
+DESCRIPTOR_RESERVE = 48
 ORPHAN_CHECK_S = 1.0           # where the system cannot watch a foreign process
 _MS = 1000
 
@@ -101,6 +104,7 @@ class Guard:
 
     def __init__(self, backend, paths, program, settings, journal):
         self.backend = backend
+        self.descriptor_limit = backend.raise_descriptor_limit()
         self.paths = paths
         self.program = program
         self.settings = settings        # "name=value" texts, passed on to daemons
@@ -115,6 +119,8 @@ class Guard:
         self.guard_listener = None
         self.waiters = []               # callables(error or None): until a daemon serves
         self.last_failure = ""
+        self.own_binary = program[1]
+        self.copy = None                # a descriptor of it, to write it again from
         self.started_at = time.time()
         self.own_start = backend.process_start(os.getpid())
         self.is_stopping = False
@@ -283,6 +289,7 @@ class Guard:
         try:
             self._open_listener()
             self.loop.change(self.listener.fileno(), 0)
+            self._maybe_restore(binary)
             pid, ours = self._launch_daemon(interpreter, binary)
         except (OSError, PtyguardError) as error:
             # No descriptors, no processes, a full disk: it may be better in a while.
@@ -304,7 +311,19 @@ class Guard:
         daemon.timer = self.loop.after(limit, lambda: self._end_daemon(daemon, "not ready in time"))
         self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
         self._welcome(daemon)
-        self._send_table(daemon)
+        daemon.link.feed(self._table(daemon, wire.TABLE_END))
+
+    def _maybe_restore(self, binary):
+        """Somebody removed the private copy that we run from ourselves: write it again."""
+        if binary != self.own_binary or self.copy is None or os.path.exists(binary):
+            return
+        draft = f"{binary}.tmp-{os.urandom(6).hex()}"
+        os.makedirs(os.path.dirname(binary), mode=0o700, exist_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "wb") as file:
+            file.write(os.pread(self.copy, os.fstat(self.copy).st_size, 0))
+        os.rename(draft, binary)
+        self.log("copy_restored", binary=binary)
 
     def _start_of(self, pid):
         try:
@@ -332,23 +351,36 @@ class Guard:
                          guard_start=self.own_start, has_listener=1,
                          started_at_ms=int(self.started_at * _MS))
 
-    def _send_table(self, daemon):
-        """Everything we hold; descriptors only for what it does not have yet."""
-        for held in self.sessions.values():
-            if not self._is_starting(held):
-                self._send_session(daemon, held)
-        daemon.link.send(wire.TABLE_END)
+    def _table(self, daemon, *then):
+        """Everything we hold, as messages for a feed; descriptors only for what it does
+        not have yet.  `then` are the messages' types that follow."""
+        for held in list(self.sessions.values()):
+            if held.id in self.sessions and not self._is_starting(held):
+                yield self._session_message(daemon, held)
+        for type_ in then:
+            yield type_, (), {}
 
-    def _send_session(self, daemon, held):
+    def _session_message(self, daemon, held):
         descriptors = ()
         if held.id not in daemon.given and not held.is_quarantined:
             descriptors = (held.ring,) + ((held.master,) if held.master >= 0 else ())
             daemon.given.add(held.id)
             daemon.unopened.append(held.id)
-        daemon.link.send(wire.SESSION, descriptors=descriptors, session=held.id, blob=held.blob,
-                         pid=held.pid, pid_start=held.pid_start, spawn_number=held.spawn_number,
-                         has_terminal=int(held.master >= 0), input=held.input or None,
-                         quarantined=int(held.is_quarantined), **_exit_fields(held))
+        return wire.SESSION, descriptors, dict(
+            _exit_fields(held), session=held.id, blob=held.blob, pid=held.pid,
+            pid_start=held.pid_start, spawn_number=held.spawn_number,
+            has_terminal=int(held.master >= 0), input=held.input or None,
+            quarantined=int(held.is_quarantined))
+
+    def _last_table(self, daemon):
+        """The table once more, and GO.  What was typed and not written goes with it: from
+        then on it may be lost, not doubled."""
+        for message in self._table(daemon, wire.TABLE_END):
+            yield message
+            if message[0] == wire.SESSION and message[2]["session"] in self.sessions:
+                self.sessions[message[2]["session"]].input = b""
+        daemon.has_gone = True
+        yield wire.GO, (), {}
 
     def _go(self, daemon):
         """Rule 4's last step."""
@@ -356,11 +388,7 @@ class Guard:
         daemon.timer.cancel()
         self.daemon = daemon
         self.successor = None
-        self._send_table(daemon)
-        for held in self.sessions.values():
-            held.input = b""            # handed over: from here on it may be lost, not doubled
-        daemon.link.send(wire.GO)
-        daemon.has_gone = True
+        daemon.link.feed(self._last_table(daemon))
         self.circuit.became_ready()
         self.program = daemon.program
         self.log("daemon_serving", pid=daemon.pid, version=daemon.version)
@@ -580,6 +608,10 @@ class Guard:
             daemon.link.send(wire.REFUSED, message.serial, kind="busy", stage="request",
                              text="the guard is stopping")
             return
+        if self._descriptors_left() < DESCRIPTOR_RESERVE:
+            daemon.link.send(wire.REFUSED, message.serial, errno=errno.EMFILE, stage="descriptors",
+                             text=f"the guard may have {self.descriptor_limit} descriptors")
+            return
         if _id(message) in self.sessions:
             daemon.link.send(wire.REFUSED, message.serial, kind="in_use", stage="request",
                              text=f"session id {_id(message)} is in use")
@@ -596,6 +628,10 @@ class Guard:
         self.sessions[held.id] = held
         self.spawning[status] = (held, daemon.link, message.serial, [])
         self.loop.watch(status, lambda _bits: self._on_exec_status(status), READABLE)
+
+    def _descriptors_left(self):
+        used = sum(3 if held.master >= 0 else 1 for held in self.sessions.values())
+        return self.descriptor_limit - used
 
     def _spawn(self, message):
         fields = message.fields
@@ -669,7 +705,8 @@ class Guard:
         if daemon is None:
             return
         if not serial:
-            self._send_session(daemon, held)
+            type_, descriptors, fields = self._session_message(daemon, held)
+            link.send(type_, descriptors=descriptors, **fields)
             return
         daemon.given.add(held.id)
         link.send(wire.SPAWNED, serial, (held.ring, held.master), session=held.id,
@@ -789,6 +826,8 @@ class Guard:
             program = (os.fsdecode(message.bytes("interpreter")),
                        os.fsdecode(message.bytes("binary")))
         self.circuit.reset()
+        for held in self.sessions.values():
+            held.deaths = 0                 # an operator's word is worth another try
         self._await_daemon(link, message)
         if self.daemon is None or self.daemon.state == DaemonProcess.SERVING:
             self.start_daemon(program)
@@ -1096,7 +1135,6 @@ def main(backend, argv, binary):
     if lock is None:
         os.write(report, b"taken " + backend.lock_holder(paths.guard_lock).encode())
         return 0
-    backend.raise_descriptor_limit()
     copy_lock = backend.try_lock(binary, "guard", shared=True)
     # Cleaners of /tmp leave a locked directory alone (systemd-tmpfiles(8), tmpfiles.d(5)).
     place_lock = backend.try_lock(paths.place, "guard", shared=True)
@@ -1104,6 +1142,7 @@ def main(backend, argv, binary):
                    python=sys.version.split()[0], platform=sys.platform,
                    poller=backend.poller_name(), binary=binary)
     guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
+    guard.copy = copy_lock
     daemon_lock = backend.try_lock(paths.daemon_lock, "guard, looking for a daemon")
     try:
         guard.open(await_deposit=daemon_lock is None)
@@ -1131,5 +1170,5 @@ def main(backend, argv, binary):
     except BaseException as error:
         journal("guard_failed", error=repr(error))
         raise
-    del lock, copy_lock, place_lock
+    del lock, place_lock
     return 0

@@ -30,6 +30,7 @@ class Link:
         self._decoder = Decoder(message_max)
         self._queue = []            # [bytes or view, duplicates]
         self._queued_bytes = 0
+        self._feeds = []            # iterators of messages that can wait
         self._serial = 0
         self._awaited = {}          # serial -> callable(message or None)
         loop.watch(sock.fileno(), self._on_ready, READABLE)
@@ -46,7 +47,11 @@ class Link:
         """Queue one message; the descriptors stay the caller's."""
         if not self.is_open or self._is_deaf:
             return
-        data = encode(type_, serial, len(descriptors), **fields)
+        self._enqueue(encode(type_, serial, len(descriptors), **fields), descriptors)
+        if len(self._queue) == 1:
+            self._flush()
+
+    def _enqueue(self, data, descriptors):
         duplicates = []
         try:
             for fd in descriptors:
@@ -59,8 +64,24 @@ class Link:
         self._queued_bytes += len(data)
         if self._queued_bytes > QUEUE_MAX:
             self.close("it takes nothing any more")
-        elif len(self._queue) == 1:
+
+    def feed(self, messages):
+        """Send what an iterator gives, (type, descriptors, fields) each, as the peer takes it.
+
+        For many messages: only one at a time costs memory and duplicates here.
+        """
+        self._feeds.append(iter(messages))
+        if not self._queue:
             self._flush()
+
+    def _take_from_feed(self):
+        """Put the next message of a feed into the queue; whether there was one."""
+        while self._feeds and self.is_open:
+            for type_, descriptors, fields in self._feeds[0]:
+                self._enqueue(encode(type_, 0, len(descriptors), **fields), descriptors)
+                return self.is_open
+            del self._feeds[0]
+        return False
 
     def ask(self, type_, on_reply, descriptors=(), **fields):
         """Send and call `on_reply(message)`; with None when the link ends first."""
@@ -99,6 +120,7 @@ class Link:
         for _, duplicates in self._queue:
             close_all(duplicates)
         self._queue = []
+        self._feeds = []
         self._queued_bytes = 0
 
     def _on_ready(self, bits):
@@ -109,7 +131,7 @@ class Link:
 
     def _flush(self):
         try:
-            while self._queue:
+            while self._queue or self._take_from_feed():
                 data, duplicates = self._queue[0]
                 sent = self._backend.send_descriptors(self._sock, data, duplicates)
                 close_all(duplicates)
@@ -126,6 +148,7 @@ class Link:
             self._drop_queue()
         except OSError as error:
             self.close(f"sending failed: {error.strerror}")
+        if not self.is_open:
             return
         self._loop.change(self._sock.fileno(),
                           READABLE | WRITABLE if self._queue else READABLE)

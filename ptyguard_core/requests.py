@@ -108,10 +108,10 @@ def _living_target(daemon, fields):
 
 
 def _is_over(session):
-    how = "it has ended"
     if session.state == LOST:
-        how = f"it was lost: {session.record.get('reason')}"
-    return NoSuchSession(f"no such session: {session.name} ({how})",
+        return NoSuchSession(f"session {session.name} was lost: {session.record.get('reason')}",
+                             hint="its output and status are gone with it")
+    return NoSuchSession(f"no such session: {session.name} (it has ended)",
                          hint=f"ptyguard log {session.name} shows its output, "
                               f"ptyguard wait {session.name} its status")
 
@@ -246,6 +246,8 @@ def _check_start(fields):
     argv = _bytes_list(fields, "argv")
     if not argv:
         raise UsageError("a session needs a command")
+    if argv[0] == b"" and not fields.get("executable"):
+        raise CommandNotFound("command not found: ''", hint="its name is empty")
     name = _text(fields, "name")
     id_ = _text(fields, "id_wanted")
     if id_ is not None and not is_valid_id(id_):
@@ -270,11 +272,13 @@ def _check_start(fields):
 
 def _begin_start(daemon, wanted, reply):
     """Record the intent, spawn, confirm; roll back on failure."""
-    living = [s.name for s in daemon.sessions.values() if s.is_living]
+    # A name that we choose discards no status that nobody has fetched yet.
+    taken = [s.name for s in daemon.sessions.values()
+             if s.is_living or not s.record.get("collected")]
     argv = [item.decode("utf-8", "surrogateescape") for item in wanted["argv"]]
     cols, rows = wanted["size"]
     record = {
-        "id": wanted["id"] or daemon.new_id(), "name": wanted["name"] or suggest_name(argv, living),
+        "id": wanted["id"] or daemon.new_id(), "name": wanted["name"] or suggest_name(argv, taken),
         "incarnation": 1, "spawn": 1, "state": STARTING, "argv": argv,
         "cwd": wanted["cwd"].decode("utf-8", "surrogateescape"),
         "size": {"cols": cols, "rows": rows}, "created_at": daemon.wall_clock(),

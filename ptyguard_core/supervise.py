@@ -15,7 +15,7 @@ import sys
 import time
 
 from . import guardwire as wire
-from .errors import Refused, StateUnusable, Unreachable
+from .errors import Refused, StateUnusable, Unreachable, UsageError
 from .journal import tail
 from .version import OURS
 
@@ -283,9 +283,10 @@ def _start_guard(backend, paths, deadline, environ):
     program = find_program(backend, paths)
     settings = {setting: environ[variable] for variable, setting in SETTINGS.items()
                 if environ.get(variable)}
-    for name, value in settings.items():
+    for variable in SETTINGS:
+        value = environ.get(variable, "0")
         if not value.replace(".", "", 1).isdigit():
-            raise Unreachable(f"setting {name} is {value!r}", hint="it takes a number")
+            raise UsageError(f"{variable} is {value!r}", hint="it takes a number")
     try:
         report = launch_guard(backend, paths, program, settings)
     except OSError as error:
@@ -404,9 +405,20 @@ def make_copy(backend, paths):
     os.makedirs(paths.copies, mode=0o700, exist_ok=True)
     backend.check_private(paths.copies)
     copy = os.path.join(paths.copies, f"ptyguard-{OURS}-{digest.hexdigest()[:16]}.pyz")
-    if not os.path.exists(copy):
+    if not _is_whole(copy, sources):
         _write_copy(copy, dict(sources, **{"__main__.py": _MAIN}), magic)
     return copy
+
+
+def _is_whole(copy, sources):
+    """Whether the copy is there and as it was written: a disk that was full, a careless
+    hand.  Replaced by rename, it hurts nobody who runs from it."""
+    import zipfile
+    try:
+        with zipfile.ZipFile(copy) as archive:
+            return archive.testzip() is None and set(sources) <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
 
 
 def _write_copy(copy, sources, magic):

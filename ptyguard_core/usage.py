@@ -461,7 +461,7 @@ _TABLE = (
          excludes=(("--ended", "NAME"),),
          examples=("ptyguard rm build", "ptyguard rm build web", "ptyguard rm --ended"),
          exits=(("0", "gone"), ("1", "could not be ended: it is still there"), USAGE,
-                UNREACHABLE)),
+                NO_SESSION, UNREACHABLE)),
 
     Verb("status", DAEMON, "is the daemon well?",
          "status [--json]",
