@@ -31,7 +31,8 @@ def pg(world):
 
 
 def test_the_example_of_the_readme_runs(pg):
-    calc = pg.start([sys.executable, "-q"], name="calc", env=dict(os.environ, TERM="dumb", PYTHON_BASIC_REPL="1"))
+    calc = pg.start([sys.executable, "-q"], name="calc",
+                    env=dict(os.environ, TERM="dumb", PYTHON_BASIC_REPL="1"))
     calc.wait_for(rb">>> ", timeout_s=LIMIT_S)
     before = calc.send(b"6 * 7", enter=True)
     assert calc.wait_for(rb"\n(\d+)\n", timeout_s=LIMIT_S, since=before).group(1) == b"42"
@@ -54,8 +55,10 @@ def test_connect_starts_what_is_missing_unless_it_may_not():
 
 def test_the_archive_can_be_imported_and_used_from_its_path(world, tmp_path):
     archive = tmp_path / "ptyguard.pyz"
-    build = subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), str(archive)], stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, env=dict(os.environ, PYTHON=sys.executable), timeout=2 * LIMIT_S)
+    build = subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), str(archive)],
+                           stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, env=dict(os.environ, PYTHON=sys.executable),
+                           timeout=2 * LIMIT_S)
     assert build.returncode == 0, build.stderr
     code = """if True:
         import ptyguard
@@ -65,11 +68,13 @@ def test_the_archive_can_be_imported_and_used_from_its_path(world, tmp_path):
             print(session.wait(60)["code"], session.read()[1])
     """
     with World(under=MEMORY) as own:
-        done = subprocess.run([sys.executable, "-c", code], env=dict(own.env, PYTHONPATH=str(archive)), cwd="/",
+        done = subprocess.run([sys.executable, "-c", code],
+                              env=dict(own.env, PYTHONPATH=str(archive)), cwd="/",
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
         assert (done.stdout, done.stderr) == (b"4 b'from the archive\\r\\n'\n", b"")
         # The file itself is the command, and finds what the library has started.
-        done = subprocess.run([sys.executable, str(archive), "wait", "archived"], env=own.env, timeout=LIMIT_S)
+        done = subprocess.run([sys.executable, str(archive), "wait", "archived"], env=own.env,
+                              timeout=LIMIT_S)
         assert done.returncode == 4
 
 
@@ -90,16 +95,18 @@ def test_a_program_that_imports_it_keeps_its_signals_and_needs_no_terminal(world
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-# -- starting and finding -----------------------------------------------------------------------------
+# -- starting and finding --------------------------------------------------------------------------
 
 
 def test_start_takes_everything_a_session_has(pg, tmp_path):
     program = "echo $ODD; pwd; stty size; stty -a | grep -o -- -echo\\\\b; exit 3"
-    session = pg.start(["sh", "-c", program], "all", cwd=str(tmp_path), env={"ODD": "a b", "PATH": os.environ["PATH"]},
+    session = pg.start(["sh", "-c", program], "all", cwd=str(tmp_path),
+                       env={"ODD": "a b", "PATH": os.environ["PATH"]},
                        size=(91, 31), scrollback=131072, echo=False)
     assert session.was_created and session.name == "all"
     assert session.wait(LIMIT_S) == {"code": 3, "signal": None}
-    assert session.read()[1].split(b"\r\n")[:4] == [b"a b", os.fsencode(str(tmp_path)), b"31 91", b"-echo"]
+    assert session.read()[1].split(b"\r\n")[:4] == [b"a b", os.fsencode(str(tmp_path)), b"31 91",
+                                                    b"-echo"]
     assert session.info()["ring"]["bytes"] >= 131072
     assert repr(session) == f"<ptyguard session all @{session.id} ended>"
 
@@ -153,7 +160,7 @@ def test_a_live_name_is_an_error_of_its_own(pg):
         pg.start(ECHO, "taken")
 
 
-# -- output by offset -------------------------------------------------------------------------------------
+# -- output by offset ------------------------------------------------------------------------------
 
 
 def test_read_gives_what_lies_at_an_offset(pg):
@@ -188,7 +195,8 @@ def test_followers_from_anywhere_see_every_byte_once_while_it_floods(pg, hold):
     # C-205: history and live output meet without a seam, wherever a follower begins.  With
     # "never" the ring is large enough that nobody falls out of it.
     lines = b"".join(b"%d\r\n" % n for n in range(1, 200001))
-    session = pg.start(["sh", "-c", "stty -echo; echo ready; read x; exec seq 200000"], scrollback=4 << 20)
+    session = pg.start(["sh", "-c", "stty -echo; echo ready; read x; exec seq 200000"],
+                       scrollback=4 << 20)
     session.wait_for(b"ready", LIMIT_S)
     expected = b"ready\r\n" + lines
     results, threads = {}, []
@@ -205,7 +213,9 @@ def test_followers_from_anywhere_see_every_byte_once_while_it_floods(pg, hold):
     session.send(b"\n")
     for number in range(8):
         wait_until(lambda: session.info()["offsets"]["end"] >= number * 100000, "some output")
-        threads.append(threading.Thread(target=follow, args=(number, ["oldest", "now", number * 90000, 7][number % 4])))
+        threads.append(threading.Thread(target=follow,
+                                        args=(number,
+                                              ["oldest", "now", number * 90000, 7][number % 4])))
         threads[-1].start()
     for thread in threads:
         thread.join(2 * LIMIT_S)
@@ -225,7 +235,8 @@ def test_follow_ends_with_the_session_and_its_facts_tell_how(pg):
 def test_follow_and_wait_for_and_wait_give_up_at_their_time(pg):
     session = pg.ensure("patient", ECHO)
     session.wait_for(b"ready", LIMIT_S)
-    for act in (lambda: list(session.follow("now", timeout_s=0.1)), lambda: session.wait_for(b"never", 0.1),
+    for act in (lambda: list(session.follow("now", timeout_s=0.1)),
+                lambda: session.wait_for(b"never", 0.1),
                 lambda: session.wait(0.1), lambda: session.wait_for(b"ready", 0.1, since="now")):
         with pytest.raises(ptyguard.TimedOut):
             act()
@@ -251,7 +262,7 @@ def test_a_match_may_span_any_number_of_reads(pg):
     assert session.wait_for(b"ab+c", LIMIT_S).group() == b"abbbc"
 
 
-# -- typing, sizes, ends ------------------------------------------------------------------------------------
+# -- typing, sizes, ends ---------------------------------------------------------------------------
 
 
 def test_send_returns_the_offset_before_it_and_types_once(pg):
@@ -267,11 +278,12 @@ def test_send_that_gives_up_tells_how_much_was_typed(pg):
     session = pg.start(["sh", "-c", "stty raw -echo; echo ready; exec sleep 1000"])
     session.wait_for(b"ready", LIMIT_S)
     with pytest.raises(ptyguard.TimedOut) as raised:
-        session.send(b"x" * 3000000, timeout_s=0.3)
-    assert 0 < raised.value.details["written"] < 3000000 and raised.value.details["total"] == 3000000
+        session.send(b"x" * 3000000, timeout_s=2)
+    assert 0 < raised.value.details["written"] < raised.value.details["total"] == 3000000
     assert session.info()["input_queued"] == 0
     with pytest.raises(ptyguard.TimedOut):      # one whose turn does not come
-        holder = threading.Thread(target=lambda: pytest.raises(ptyguard.PtyguardError, session.send, b"x" * 100000))
+        holder = threading.Thread(target=lambda: pytest.raises(
+            ptyguard.PtyguardError, session.send, b"x" * 100000))
         holder.start()
         wait_until(lambda: session.info()["input_queued"], "a send that waits")
         session.send(b"y", timeout_s=0.2)
@@ -292,13 +304,16 @@ def test_resize_tells_the_program_and_the_facts(pg):
 
 
 def test_kill_and_remove(pg):
-    session = pg.start(["sh", "-c", "trap '' HUP TERM; echo ready; while :; do sleep 1000; done"], "doomed")
+    session = pg.start(["sh", "-c", "trap '' HUP TERM; echo ready; while :; do sleep 1000; done"],
+                       "doomed")
     session.wait_for(b"ready", LIMIT_S)
     session.kill(grace_s=0.2)
-    assert session.facts["exit"] == {"code": None, "signal": "SIGKILL"} and not is_alive(session.facts["pid"])
+    assert session.facts["exit"] == {"code": None,
+                                     "signal": "SIGKILL"} and not is_alive(session.facts["pid"])
     session.kill()                              # it is dead: fine
     session.remove()
-    for act in (session.info, session.remove, session.wait, session.read, lambda: session.send(b"x")):
+    for act in (session.info, session.remove, session.wait, session.read,
+                lambda: session.send(b"x")):
         with pytest.raises(ptyguard.NoSuchSession):
             act()
 

@@ -68,11 +68,13 @@ def is_raw(terminal):
 
 
 def viewer(session, terminal):
-    return next((each for each in session.info()["viewers"] if each["pid"] == terminal.process.pid), None)
+    return next((each for each in session.info()["viewers"] if each["pid"] == terminal.process.pid),
+                None)
 
 
 def has_come(session, terminal):
-    wait_until(lambda: viewer(session, terminal) or terminal.process.poll() is not None, "the client")
+    wait_until(lambda: viewer(session, terminal) or terminal.process.poll() is not None,
+               "the client")
     assert terminal.process.poll() is None, terminal.output
 
 
@@ -87,10 +89,11 @@ def detach(terminal, code=0):
 
 
 def size_is(session, cols, rows):
-    wait_until(lambda: session.info()["size"] == {"cols": cols, "rows": rows}, f"size {cols}x{rows}")
+    wait_until(lambda: session.info()["size"] == {"cols": cols, "rows": rows},
+               f"size {cols}x{rows}")
 
 
-# -- looking and typing -----------------------------------------------------------------------------
+# -- looking and typing ----------------------------------------------------------------------------
 
 
 def test_a_shell_is_taken_over_with_its_prompt_its_echo_and_the_terminals_size(world, pg, name):
@@ -130,7 +133,8 @@ def test_bytes_go_through_unchanged_in_both_directions(world, pg, name, tmp_path
 
 
 def test_what_the_program_ends_with_is_what_attach_ends_with(world, pg, name, gate):
-    for line, code, words in (("exit 3", 3, b"[ended: exit 3]"), ("kill -9 $$", 137, b"[ended: killed by SIGKILL]")):
+    for line, code, words in (("exit 3", 3, b"[ended: exit 3]"),
+                              ("kill -9 $$", 137, b"[ended: killed by SIGKILL]")):
         session = start(pg, name, f"echo ready; cat {gate}; echo last words; {line}")
         terminal = attach(world, session, "--json")
         gate.write_bytes(b"")
@@ -149,7 +153,7 @@ def test_the_only_session_needs_no_name():
         detach(terminal)
 
 
-# -- refusals -----------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_what_is_not_there_or_has_ended_is_3_and_the_terminal_is_not_touched(world, pg, name):
@@ -172,7 +176,8 @@ def test_a_name_is_looked_up_before_the_terminal_is_missed(world, pg, name):
 def test_a_session_is_not_attached_to_itself(world, pg, name):
     session = pg.start(["bash", "--norc", "-i"], name, env=dict(os.environ, PS1="prompt> "))
     session.wait_for(b"prompt> ", LIMIT_S)
-    for words in (["attach", name], ["attach"], ["attach", "@" + session.id], ["attach", name, "--create"]):
+    for words in (["attach", name], ["attach"], ["attach", "@" + session.id],
+                  ["attach", name, "--create"]):
         line = shlex.join(world.program + words) + "; echo status $?\n"
         since = session.info()["offsets"]["end"]
         session.send(line.encode())
@@ -183,14 +188,16 @@ def test_a_session_is_not_attached_to_itself(world, pg, name):
 def test_a_wrong_detach_key_is_a_usage_error_before_anything_is_done(world, name):
     terminal = world.terminal("attach", name, "--create", "-e", "C-i")
     assert terminal.wait() == 2 and b"not a detach key" in terminal.output
-    terminal = world.terminal("attach", name, "--create", env=dict(world.env, PTYGUARD_DETACH_KEY="hello"))
+    terminal = world.terminal("attach", name, "--create",
+                              env=dict(world.env, PTYGUARD_DETACH_KEY="hello"))
     assert terminal.wait() == 2
     world.run("info", name, check=3)
 
 
 def test_ten_terminals_that_create_it_at_once_are_in_one_session():
     with World(under=MEMORY) as world, world.connect() as pg:
-        terminals = [world.terminal("attach", "one", "--create", "--", "sh", "-c", SIZES) for _ in range(10)]
+        terminals = [world.terminal("attach", "one", "--create", "--", "sh", "-c", SIZES)
+                     for _ in range(10)]
         for terminal in terminals:
             terminal.expect(b"ready")
         assert [session.name for session in pg.sessions()] == ["one"]
@@ -202,7 +209,7 @@ def test_ten_terminals_that_create_it_at_once_are_in_one_session():
             terminal.expect(b"got to all")
 
 
-# -- leaving --------------------------------------------------------------------------------------------
+# -- leaving ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words, keys", [
@@ -216,7 +223,8 @@ def test_ten_terminals_that_create_it_at_once_are_in_one_session():
     (["-e", "tmux"], [b"\x1b[98;5u", b"d"]),
     (["-e", "M-q"], [b"\x1bq"]),
 ])
-def test_the_detach_key_leaves_in_every_spelling_and_however_it_is_cut(world, pg, name, words, keys):
+def test_the_detach_key_leaves_in_every_spelling_and_however_it_is_cut(
+        world, pg, name, words, keys):
     session = start(pg, name, SIZES)
     terminal = attach(world, session, *words)
 
@@ -237,7 +245,8 @@ def test_the_detach_key_leaves_in_every_spelling_and_however_it_is_cut(world, pg
     assert session.info()["state"] == "running"
 
 
-def test_a_key_that_comes_before_the_terminal_is_raw_is_not_a_signal_for_the_program(world, pg, name):
+def test_a_key_that_comes_before_the_terminal_is_raw_is_not_a_signal_for_the_program(
+        world, pg, name):
     # What used to happen: the terminal made a SIGQUIT of it for the client, which passed it on.
     session = start(pg, name, SIZES)
     for _ in range(3):
@@ -248,7 +257,8 @@ def test_a_key_that_comes_before_the_terminal_is_raw_is_not_a_signal_for_the_pro
         assert session.info()["state"] == "running"
 
 
-def test_the_detach_key_of_the_environment_counts_and_the_usual_one_is_the_programs(world, pg, name, tmp_path):
+def test_the_detach_key_of_the_environment_counts_and_the_usual_one_is_the_programs(
+        world, pg, name, tmp_path):
     out = tmp_path / "out"
     session = start(pg, name, f"stty raw -echo; echo ready; exec cat >{out}")
     terminal = attach(world, session, env=dict(world.env, PTYGUARD_DETACH_KEY="C-x"))
@@ -259,7 +269,8 @@ def test_the_detach_key_of_the_environment_counts_and_the_usual_one_is_the_progr
     assert out.read_bytes() == b"a\x1cb"
 
 
-def test_a_chords_prefix_twice_is_the_prefix_once_and_with_another_key_both(world, pg, name, tmp_path):
+def test_a_chords_prefix_twice_is_the_prefix_once_and_with_another_key_both(
+        world, pg, name, tmp_path):
     out = tmp_path / "out"
     session = start(pg, name, f"stty raw -echo; echo ready; exec cat >{out}")
     terminal = attach(world, session, "-e", "C-b d")
@@ -365,7 +376,7 @@ def test_detach_inside_a_session_is_about_that_one(world, pg, name):
     assert session.info()["state"] == "running"
 
 
-# -- several at once ------------------------------------------------------------------------------------
+# -- several at once -------------------------------------------------------------------------------
 
 
 def test_two_clients_see_the_same_and_the_one_that_typed_last_has_the_size(world, pg, name):
@@ -412,7 +423,8 @@ def test_a_read_only_client_sees_everything_types_nothing_and_has_no_size(world,
 @pytest.mark.parametrize("is_leader", [False, True])
 def test_a_stopped_client_under_flood_delays_neither_another_clients_echo_nor_the_program(
         world, pg, name, is_leader):
-    session = start(pg, name, "stty -echo; echo ready; read x; seq 450000; echo end of flood; " + SIZES)
+    session = start(pg, name,
+                    "stty -echo; echo ready; read x; seq 450000; echo end of flood; " + SIZES)
     stopped = attach(world, session)
     other = attach(world, session)
     (stopped if is_leader else other).send(b"\n")   # who typed last may hold it, for a moment
@@ -430,9 +442,21 @@ def test_a_stopped_client_under_flood_delays_neither_another_clients_echo_nor_th
     detach(other)
 
 
+def test_a_read_only_client_never_holds_the_program(world, pg, name):
+    session = start(pg, name, "stty -echo; echo ready; read x; seq 450000; exit 4")
+    reader = attach(world, session, "-r")
+    reader.process.send_signal(signal.SIGSTOP)
+    session.send(b"\n")
+    assert session.wait(LIMIT_S) == {"code": 4, "signal": None}
+    reader.process.send_signal(signal.SIGCONT)
+    assert reader.wait() == 4
+    assert b"450000\r\n" in reader.output and b"[ended: exit 4]" in reader.output
+
+
 def test_stopped_and_continued_by_the_shell_the_terminal_changes_hands(world, pg, name):
     session = start(pg, name, SIZES)
-    shell = world.terminal(program=["bash", "--norc", "--noprofile", "-i"], env=dict(world.env, PS1="prompt> "))
+    shell = world.terminal(program=["bash", "--norc", "--noprofile", "-i"],
+                           env=dict(world.env, PS1="prompt> "))
     shell.expect(b"prompt> ")
     shell.send(shlex.join(world.program + ["attach", name]).encode() + b"\n")
     client = wait_until(lambda: session.info()["viewers"], "the client")[0]["pid"]
@@ -471,7 +495,8 @@ def test_a_client_killed_while_it_types_at_a_program_that_does_not_read_is_notic
     has_left(session, terminal)
 
 
-def test_a_paste_of_ten_megabytes_nobody_reads_costs_bounded_memory_and_nobody_else(world, pg, name, tmp_path):
+def test_a_paste_of_ten_megabytes_nobody_reads_costs_bounded_memory_and_nobody_else(
+        world, pg, name, tmp_path):
     (tmp_path / "paste").write_bytes(b"x" * 10000000)
     session = start(pg, name, "stty raw -echo; echo ready; exec sleep 1000")
     echo = start(pg, "E" + name[1:], SIZES)
@@ -488,7 +513,7 @@ def test_a_paste_of_ten_megabytes_nobody_reads_costs_bounded_memory_and_nobody_e
     detach(other)
 
 
-# -- what the terminal shows, and what it is asked ---------------------------------------------------------
+# -- what the terminal shows, and what it is asked -------------------------------------------------
 
 
 def undone(terminal):
@@ -504,16 +529,19 @@ MODES = {
     "application keys": (rb"\033[?1h\033=", {b"\x1b[?1l", b"\x1b>"}),
     "focus reports": (rb"\033[?1004h", {b"\x1b[?1004l"}),
     "kitty keyboard": (rb"\033[>1u", {b"\x1b[<1u"}),
-    "switched off again": (rb"\033[?1002h\033[?2004h\033[?2004l\033[?1002l\033[?25l\033[?25h", set()),
+    "switched off again": (rb"\033[?1002h\033[?2004h\033[?2004l\033[?1002l\033[?25l\033[?25h",
+                           set()),
     "nothing": (b"", set()),
 }
 
 
 @pytest.mark.parametrize("what", MODES)
 @pytest.mark.parametrize("way", ["detach", "end"])
-def test_exactly_the_modes_that_the_session_switched_on_are_undone(world, pg, name, gate, what, way):
+def test_exactly_the_modes_that_the_session_switched_on_are_undone(
+        world, pg, name, gate, what, way):
     on, off = MODES[what]
-    session = start(pg, name, f"stty -echo; echo ready; read x; printf '{on.decode()}'; printf END; cat {gate}")
+    session = start(pg, name,
+                    f"stty -echo; echo ready; read x; printf '{on.decode()}END'; cat {gate}")
     terminal = attach(world, session)
     flags = fcntl.fcntl(terminal.slave, fcntl.F_GETFL)
     terminal.send(b"\n")
@@ -533,7 +561,8 @@ def test_exactly_the_modes_that_the_session_switched_on_are_undone(world, pg, na
 
 
 def test_an_attach_again_brings_back_screen_and_modes(world, pg, name):
-    session = start(pg, name, r"stty -echo; echo ready; printf '\033[?1049h\033[?2004h\033[31mred words'; cat")
+    program = r"stty -echo; echo ready; printf '\033[?1049h\033[?2004h\033[31mred words'; cat"
+    session = start(pg, name, program)
     first = attach(world, session)
     first.expect(b"red words")
     detach(first)
@@ -549,9 +578,13 @@ def undone_of(terminal):
     return terminal.output.rpartition(b"red words")[2]
 
 
-@pytest.mark.xfail(strict=True, reason="not yet, as README says: what is evicted is forgotten (C-207)")
-def test_modes_are_remembered_when_the_output_that_set_them_has_been_overwritten(world, pg, name, gate):
-    session = start(pg, name, f"stty -echo; printf '\\033[?2004h\\033[?1000h'; echo ready; cat {gate}; seq 40000; "
+@pytest.mark.xfail(strict=True,
+                   reason="not yet, as README says: what is evicted is forgotten (C-207)")
+def test_modes_are_remembered_when_the_output_that_set_them_has_been_overwritten(
+        world, pg, name, gate):
+    session = start(pg, name,
+                    f"stty -echo; printf '\\033[?2004h\\033[?1000h'; echo ready; cat {gate}; "
+                    "seq 40000; "
                     "printf 'red words'; cat", scrollback=65536)
     first = attach(world, session)
     gate.write_bytes(b"")
@@ -566,24 +599,28 @@ def test_modes_are_remembered_when_the_output_that_set_them_has_been_overwritten
 
 
 def test_a_repaint_begins_at_a_line_and_in_the_middle_of_nothing(world, pg, name):
-    line = r"printf '\033[1;31mline %06d\033[0m \342\230\203\342\230\203\r\n' $(seq 30000); printf 'red words'; echo ready; cat"
-    session = start(pg, name, "stty -echo -opost; " + line)
+    line = r"\033[1;31mline %06d\033[0m \342\230\203\342\230\203\r\n"
+    session = start(pg, name, f"stty -echo -opost; printf '{line}' $(seq 30000); "
+                    "printf 'red words'; echo ready; cat")
     terminal = attach(world, session)
     terminal.expect(b"red words")
     shown = terminal.output.partition(b"red words")[0]
-    assert re.fullmatch(rb"(?:\x1b\[[0-9;]*m)*(?:\x1b\[1;31mline \d{6}\x1b\[0m \xe2\x98\x83\xe2\x98\x83\r\n)+", shown)
+    assert re.fullmatch(rb"(?:\x1b\[[0-9;]*m)*"
+                        rb"(?:\x1b\[1;31mline \d{6}\x1b\[0m (?:\xe2\x98\x83){2}\r\n)+", shown)
     assert shown.rpartition(b"line ")[2].startswith(b"030000")
     detach(terminal)
 
 
 def test_questions_in_the_history_are_not_asked_again(world, pg, name):
     asks = r"\033[c\033[>c\033[6n\033[5n\033]11;?\007\033[?u\033P+q544e\033\\"
-    session = start(pg, name, f"stty -echo -icanon; printf 'before{asks}after'; echo ready; cat >/dev/null")
+    session = start(pg, name,
+                    f"stty -echo -icanon; printf 'before{asks}after'; echo ready; cat >/dev/null")
     for _ in range(2):
         terminal = attach(world, session)
         terminal.expect(b"beforeafter")
         detach(terminal)
-        for query in (b"\x1b[c", b"\x1b[>c", b"\x1b[6n", b"\x1b[5n", b"\x1b]11;?", b"\x1b[?u", b"\x1bP+q"):
+        for query in (b"\x1b[c", b"\x1b[>c", b"\x1b[6n", b"\x1b[5n", b"\x1b]11;?", b"\x1b[?u",
+                      b"\x1bP+q"):
             assert query not in terminal.output
 
 
@@ -604,8 +641,10 @@ os.read(0, 1)
 
 
 @pytest.mark.parametrize("query, answer", [
-    (r"\x1b[c", rb"\x1b\[\?[0-9;]+c"), (r"\x1b[>c", rb"\x1b\[>[0-9;]+c"), (r"\x1b[5n", rb"\x1b\[0n"),
-    (r"\x1b[6n", rb"\x1b\[1;1R"), (r"\x1b[?6n", rb"\x1b\[\?1;1R"), (r"\x1b[0c", rb"\x1b\[\?[0-9;]+c"),
+    (r"\x1b[c", rb"\x1b\[\?[0-9;]+c"), (r"\x1b[>c", rb"\x1b\[>[0-9;]+c"),
+    (r"\x1b[5n", rb"\x1b\[0n"),
+    (r"\x1b[6n", rb"\x1b\[1;1R"), (r"\x1b[?6n", rb"\x1b\[\?1;1R"),
+    (r"\x1b[0c", rb"\x1b\[\?[0-9;]+c"),
 ])
 def test_with_nobody_attached_a_question_is_answered_as_a_terminal_would(pg, name, query, answer):
     import sys

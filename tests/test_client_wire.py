@@ -119,7 +119,8 @@ def path(world, pg):
 @pytest.fixture(scope="module")
 def bystander(pg, path):
     """A connection on a session of its own: `bystander()` proves that it still echoes."""
-    session = pg.start(["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"], "bystander")
+    session = pg.start(["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"],
+                       "bystander")
     session.wait_for(b"ready", LIMIT_S)
     wire = Wire(path)
     wire.request("attach", target="bystander", interactive=True, **{"from": "now"})
@@ -157,7 +158,7 @@ def check(world, pg, bystander):
     return unharmed
 
 
-# -- hello --------------------------------------------------------------------------------------------
+# -- hello -----------------------------------------------------------------------------------------
 
 
 def test_hello_is_answered_with_who_serves(world, path):
@@ -166,7 +167,8 @@ def test_hello_is_answered_with_who_serves(world, path):
         told = wire.expect(frames.WELCOME)
     assert told["pid"] == world.daemon_pid() and told["guard_pid"] == world.guard_pid()
     assert told["protocol"] == [frames.PROTOCOL_MIN, frames.PROTOCOL_MAX]
-    for field in ("version", "pid_start", "instance", "host", "boot_id", "owner", "sessions", "guard_version",
+    for field in ("version", "pid_start", "instance", "host", "boot_id", "owner", "sessions",
+                  "guard_version",
                   "update"):
         assert field in told
 
@@ -188,7 +190,9 @@ def test_a_range_that_reaches_into_the_future_meets_at_our_highest(path):
         assert wire.expect(frames.WELCOME)["chosen"] == frames.PROTOCOL_MAX
 
 
-@pytest.mark.parametrize("protocol", [None, 1, "1", [], [1], [1, 2, 3], ["1", "1"], [True, True], [0, 1], [-1, 5],
+@pytest.mark.parametrize("protocol",
+                         [None, 1, "1", [], [1], [1, 2, 3], ["1", "1"], [True, True], [0, 1],
+                          [-1, 5],
                                       [1.0, 1.0], [1, 1 << 20], {"min": 1}])
 def test_a_hello_without_a_usable_range_is_refused(path, protocol):
     with Wire(path, is_greeting=False) as wire:
@@ -232,7 +236,7 @@ def test_a_second_hello_and_a_ping_are_answered(path):
         wire.expect(frames.PONG)
 
 
-# -- frames ---------------------------------------------------------------------------------------------
+# -- frames ----------------------------------------------------------------------------------------
 
 
 @FEW
@@ -246,7 +250,8 @@ def test_garbage_ends_its_own_connection_only(path, check, data, has_said_hello)
 
 
 @FEW
-@given(st.sampled_from(sorted(frames.RAW | frames.CONTROL | {0, 12, 200, 255})), st.integers(0, (1 << 32) - 1),
+@given(st.sampled_from(sorted(frames.RAW | frames.CONTROL | {0, 12, 200, 255})),
+       st.integers(0, (1 << 32) - 1),
        st.binary(max_size=300))
 def test_any_header_with_any_body_ends_its_own_connection_only(path, check, type_, length, body):
     with Wire(path) as wire:
@@ -290,7 +295,8 @@ def test_frames_are_taken_up_to_their_limits_and_not_beyond(path, check):
         wire.expect(frames.WELCOME)
         wire.send(padded(frames.REQUEST, frames.CONTROL_BYTES_MAX, id=1, verb="ls"))
         assert "sessions" in wire.answer()
-        wire.send(frames.raw_frames(frames.INPUT, b"x" * frames.RAW_BYTES_MAX))     # typed at nobody
+        wire.send(frames.raw_frames(frames.INPUT,
+                                    b"x" * frames.RAW_BYTES_MAX))     # typed at nobody
         wire.request("ls", 2)
         assert "sessions" in wire.answer(2)
     for is_greeting, type_, size in ((False, frames.HELLO, frames.HELLO_BYTES_MAX + 1),
@@ -304,7 +310,8 @@ def test_frames_are_taken_up_to_their_limits_and_not_beyond(path, check):
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"[]", b"1", b"null", b"{", b"{}x", b"\xff\xfe", b'"text"', b"[" * 100000, b'{"a":' * 50000,
+    b"", b"[]", b"1", b"null", b"{", b"{}x", b"\xff\xfe", b'"text"', b"[" * 100000,
+    b'{"a":' * 50000,
     b'{"id": ' + b"9" * 5000 + b"}", b'{"id":1,"verb":"ls"', b"\x00" * 100,
 ])
 def test_what_is_no_json_object_is_refused(path, check, body):
@@ -314,20 +321,25 @@ def test_what_is_no_json_object_is_refused(path, check, body):
     check()
 
 
-# -- requests ---------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
-FIELDS = ("target", "inside", "name", "argv", "env", "cwd", "size", "echo", "umask", "nice", "limits", "ring_bytes",
-          "executable", "id_wanted", "if_exists", "from", "hold", "mode", "incarnation", "interactive", "viewer",
-          "may_type", "read_only", "offset", "limit", "bytes", "enter", "ticket", "collect", "signal", "grace")
+FIELDS = ("target", "inside", "name", "argv", "env", "cwd", "size", "echo", "umask", "nice",
+          "limits", "ring_bytes",
+          "executable", "id_wanted", "if_exists", "from", "hold", "mode", "incarnation",
+          "interactive", "viewer",
+          "may_type", "read_only", "offset", "limit", "bytes", "enter", "ticket", "collect",
+          "signal", "grace")
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-(10 ** 18), 10 ** 18), st.floats(), st.sampled_from([
-        "", "victim", "@", "@victim", "bystanderx", "\ud800", "a\0b", "x" * 5000, "\x1b[31m", "restore", "oldest",
+        "", "victim", "@", "@victim", "bystanderx", "\ud800", "a\0b", "x" * 5000, "\x1b[31m",
+        "restore", "oldest",
         "now", "always", "leader", "never", "use", "rejoin", 0, 1, -1, 9, 1 << 31, 1 << 63]),
     st.text(max_size=20))
 VALUES = st.recursive(ODD, lambda inner: st.one_of(
-    st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=3)), max_leaves=6)
+    st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+                      max_leaves=6)
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +368,9 @@ def test_a_request_with_fields_of_any_type_gets_an_answer_or_none_and_harms_nobo
     check()
 
 
-@pytest.mark.parametrize("verb", [None, 1, [], {}, True, "", "__class__", "nothing", "ls\0", "x" * 100000, "\ud800"])
+@pytest.mark.parametrize("verb",
+                         [None, 1, [], {}, True, "", "__class__", "nothing", "ls\0", "x" * 100000,
+                          "\ud800"])
 def test_a_verb_that_is_none_is_a_usage_error(path, verb):
     with Wire(path) as wire:
         wire.send(frames.control(frames.REQUEST, {"id": 1, "verb": verb}))
@@ -364,19 +378,27 @@ def test_a_verb_that_is_none_is_a_usage_error(path, verb):
 
 
 @pytest.mark.parametrize("fields", [
-    {"verb": "attach", "hold": []}, {"verb": "attach", "hold": {}}, {"verb": "attach", "hold": float("nan")},
-    {"verb": "attach", "hold": float("inf")}, {"verb": "attach", "from": -5}, {"verb": "attach", "from": 10 ** 19},
-    {"verb": "attach", "size": [0, 0]}, {"verb": "attach", "size": [True, True]}, {"verb": "attach", "size": "80x24"},
-    {"verb": "read", "offset": 1.5}, {"verb": "read", "limit": -1}, {"verb": "read", "limit": 10 ** 15},
-    {"verb": "send", "bytes": -1}, {"verb": "send", "bytes": 1 << 40}, {"verb": "send", "bytes": "1"},
-    {"verb": "kill", "grace": float("nan")}, {"verb": "kill", "grace": -1}, {"verb": "kill", "signal": 100000},
+    {"verb": "attach", "hold": []}, {"verb": "attach", "hold": {}},
+    {"verb": "attach", "hold": float("nan")},
+    {"verb": "attach", "hold": float("inf")}, {"verb": "attach", "from": -5},
+    {"verb": "attach", "from": 10 ** 19},
+    {"verb": "attach", "size": [0, 0]}, {"verb": "attach", "size": [True, True]},
+    {"verb": "attach", "size": "80x24"},
+    {"verb": "read", "offset": 1.5}, {"verb": "read", "limit": -1},
+    {"verb": "read", "limit": 10 ** 15},
+    {"verb": "send", "bytes": -1}, {"verb": "send", "bytes": 1 << 40},
+    {"verb": "send", "bytes": "1"},
+    {"verb": "kill", "grace": float("nan")}, {"verb": "kill", "grace": -1},
+    {"verb": "kill", "signal": 100000},
     {"verb": "kill", "signal": True}, {"verb": "resize", "size": [1, 1 << 16]}, {"verb": "resize"},
     {"verb": "info", "target": ["bystander"]}, {"verb": "info", "target": "a\0b"},
     {"verb": "start"}, {"verb": "start", "argv": []}, {"verb": "start", "argv": ["a\0b"]},
     {"verb": "start", "argv": [1]}, {"verb": "start", "argv": ["true"], "env": None},
     {"verb": "start", "argv": ["true"], "env": [], "name": "\ud800"},
-    {"verb": "start", "argv": ["\ud800"], "env": []}, {"verb": "start", "argv": ["true"], "env": [], "id_wanted": "../x"},
-    {"verb": "start", "argv": ["true"], "env": [], "ring_bytes": 1}, {"verb": "start", "argv": ["true"], "env": [], "ring_bytes": 1 << 50},
+    {"verb": "start", "argv": ["\ud800"], "env": []},
+    {"verb": "start", "argv": ["true"], "env": [], "id_wanted": "../x"},
+    {"verb": "start", "argv": ["true"], "env": [], "ring_bytes": 1},
+    {"verb": "start", "argv": ["true"], "env": [], "ring_bytes": 1 << 50},
     {"verb": "start", "argv": ["true"], "env": [], "umask": 0o7777},
 ])
 def test_a_field_of_a_wrong_kind_is_a_typed_error_and_nothing_is_done(pg, path, check, fields):
@@ -401,7 +423,7 @@ def test_an_id_that_makes_the_late_reply_too_long_harms_nobody(pg, path, check):
     check()
 
 
-def test_a_connection_follows_one_session_and_another_after_it_has_left(pg, path, victim):
+def test_a_connection_follows_one_session_and_another_after_it_has_left(path, bystander, victim):
     victim()
     with Wire(path) as wire:
         wire.request("attach", 1, target="bystander", **{"from": "oldest"})
@@ -417,7 +439,8 @@ def test_a_connection_follows_one_session_and_another_after_it_has_left(pg, path
 
 
 def test_input_of_who_may_not_type_reaches_nobody(pg, path):
-    session = pg.start(["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"], "no-typing")
+    session = pg.start(["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"],
+                       "no-typing")
     session.wait_for(b"ready", LIMIT_S)
     with Wire(path) as stranger, Wire(path) as reader:
         reader.request("attach", target="no-typing", read_only=True, interactive=True, viewer=True)
@@ -431,7 +454,87 @@ def test_input_of_who_may_not_type_reaches_nobody(pg, path):
     assert b"typed" not in session.read()[1]
 
 
-# -- many, slow, and greedy ---------------------------------------------------------------------------------
+# -- output, by offset -----------------------------------------------------------------------------
+
+
+def test_a_resume_is_raw_and_begins_at_its_offset_or_is_told_why_not(pg, path):
+    session = pg.start(["sh", "-c", r"printf 'before\033[1mafter'; read x"], "resumed")
+    session.wait_for(b"after", LIMIT_S)
+    incarnation = session.facts["incarnation"]
+    with Wire(path) as wire:
+        wire.request("attach", target="@" + session.id, incarnation=incarnation, **{"from": 3})
+        assert wire.answer()["offset"] == 3
+        assert wire.expect(frames.EVENT)["event"] == "live"
+        assert wire.expect(frames.OUTPUT) == b"ore\x1b[1mafter"
+    for fields, kind in (({"from": 3, "incarnation": incarnation + 1}, "no_such_session"),
+                         ({"from": 100000, "incarnation": incarnation}, "output_gap")):
+        with Wire(path) as wire:
+            wire.request("attach", target="@" + session.id, **fields)
+            assert wire.answer()["kind"] == kind
+
+
+def test_a_gap_is_told_with_both_ends_in_the_place_of_what_is_gone(pg, path):
+    session = pg.start(["seq", "60000"], "gappy", scrollback=65536)
+    session.wait(LIMIT_S)
+    start, end = (session.info()["offsets"][key] for key in ("start", "end"))
+    with Wire(path) as wire:
+        wire.request("attach", target="gappy", **{"from": 7})
+        wire.answer()
+        gap = wire.expect(frames.EVENT, lambda event: event["event"] == "gap")
+        assert (gap["from"], gap["to"]) == (7, start)
+        output = b""
+        while len(output) < end - start:
+            output += wire.expect(frames.OUTPUT)
+    assert output == b"".join(b"%d\r\n" % n for n in range(1, 60001))[start:]
+
+
+def test_each_client_gets_one_exit_event_and_gets_it_after_its_last_byte(pg, path):
+    session = pg.start(["sh", "-c", "stty -echo; echo ready; read x; seq 100000; exit 5"], "ending")
+    session.wait_for(b"ready", LIMIT_S)
+    wires = [Wire(path) for _ in range(5)]
+    for wire, hold in zip(wires, ("never", "never", "always", 60, "leader")):
+        wire.request("attach", target="ending", hold=hold, interactive=hold == "leader",
+                     **{"from": "oldest"})
+        wire.answer()
+    session.send(b"\n")
+    assert session.wait(LIMIT_S)["code"] == 5
+    size = session.info()["offsets"]["end"]
+    for wire in wires:
+        seen = 0
+        while True:
+            while not wire.got:
+                assert wire.receive()
+            type_, offset, payload = wire.got.pop(0)
+            if type_ == frames.OUTPUT:
+                assert offset == seen
+                seen += len(payload)
+            elif type_ == frames.EVENT and payload["event"] == "exit":
+                break
+        assert seen == size and payload["offset"] == size
+        assert payload["session"]["exit"] == {"code": 5, "signal": None} and payload["spawn"] == 1
+        wire.request("leave", 2)
+        wire.answer(2)
+        wire.sock.shutdown(socket.SHUT_WR)
+        assert wire.until_end() == []               # and nothing more
+
+
+def test_very_many_resizes_are_taken_and_the_last_one_holds(pg, path, check):
+    session = pg.start(["sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do read x; done"],
+                       "resized")
+    session.wait_for(b"ready", LIMIT_S)
+    sizes = [[80 + n % 7, 24 + n % 5] for n in range(5000)] + [[91, 33]]
+    with Wire(path) as wire:
+        for at in range(0, len(sizes), 100):
+            wire.send(b"".join(frames.control(frames.REQUEST, {
+                "id": at + n, "verb": "resize", "target": "resized", "size": size})
+                for n, size in enumerate(sizes[at:at + 100])))
+            wire.answer(at + min(100, len(sizes) - at) - 1)
+    session.wait_for(b"33 91\n", LIMIT_S)
+    assert session.info()["size"] == {"cols": 91, "rows": 33}
+    check()
+
+
+# -- many, slow, and greedy ------------------------------------------------------------------------
 
 
 def test_two_hundred_connections_are_served_and_leave_nothing(path, check):
@@ -465,7 +568,8 @@ def test_over_the_limit_of_clients_the_refusal_names_it():
             wire.sock.close()
 
 
-def test_who_does_not_read_its_replies_is_not_listened_to_and_costs_bounded_memory(world, path, check):
+def test_who_does_not_read_its_replies_is_not_listened_to_and_costs_bounded_memory(
+        world, path, check):
     with Wire(path) as wire:
         wire.sock.setblocking(False)
         frame = frames.control(frames.REQUEST, {"id": 1, "verb": "info", "target": "bystander"})
@@ -504,13 +608,15 @@ def test_a_burst_of_requests_for_all_of_the_history_costs_bounded_memory(world, 
     check()
 
 
-def test_half_a_frame_of_four_megabytes_each_from_many_is_bounded_for_all_together(world, path, check):
+def test_half_a_frame_of_four_megabytes_each_from_many_is_bounded_for_all_together(
+        world, path, check):
     head = struct.pack(">BI", frames.REQUEST, frames.CONTROL_BYTES_MAX)
     wires = [Wire(path) for _ in range(24)]
     for wire in wires:
         wire.send(head + b" " * (frames.CONTROL_BYTES_MAX - 1))
     # 96 MiB are more than the 64 for all: some have been closed.
-    wait_until(lambda: sum(is_closed(wire) for wire in wires) >= 8, "those for whom there is no room")
+    wait_until(lambda: sum(is_closed(wire) for wire in wires) >= 8,
+               "those for whom there is no room")
     assert peak_kib(world) < 300 * 1024
     for wire in wires:
         wire.sock.close()
@@ -524,11 +630,13 @@ def is_closed(wire):
 
 
 def test_a_follower_that_takes_a_byte_now_and_then_hinders_nobody(pg, path, check):
-    session = pg.start(["sh", "-c", "stty -echo; echo ready; read x; seq 300000; echo end of flood"], "drip")
+    session = pg.start(["sh", "-c",
+                        "stty -echo; echo ready; read x; seq 300000; echo end of flood"], "drip")
     session.wait_for(b"ready", LIMIT_S)
     with Wire(path) as wire:
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        wire.request("attach", target="drip", interactive=True, viewer=True, hold="leader", size=[80, 24])
+        wire.request("attach", target="drip", interactive=True, viewer=True, hold="leader",
+                     size=[80, 24])
         wire.answer()
         session.send(b"\n")
         deadline = time.monotonic() + LIMIT_S

@@ -40,7 +40,8 @@ def needs(*programs):
 def attach(world, session, size=(80, 24), *words):
     """A terminal with that session in it, which has come that far that keys are its."""
     terminal = world.terminal("attach", session.name, *words, size=size)
-    wait_until(lambda: any(each["pid"] == terminal.process.pid for each in session.info()["viewers"])
+    wait_until(lambda: any(each["pid"] == terminal.process.pid
+                           for each in session.info()["viewers"])
                or terminal.process.poll() is not None, "the client")
     import termios
     wait_until(lambda: not termios.tcgetattr(terminal.slave)[3] & termios.ICANON, "raw mode")
@@ -56,24 +57,27 @@ def comes_back(world, session, terminal, old):
     """The daemon is killed under an attached terminal, which is there again with the next one."""
     os.kill(old, signal.SIGKILL)
     new = world.new_daemon_pid(old)
-    wait_until(lambda: any(each["pid"] == terminal.process.pid for each in session.info()["viewers"]),
+    wait_until(lambda: any(each["pid"] == terminal.process.pid
+                           for each in session.info()["viewers"]),
                "the client, come back")
     return new
 
 
 def environment(**variables):
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PTYGUARD", "PYTEST"))}
+    kept = {key: value for key,
+            value in os.environ.items() if not key.startswith(("PTYGUARD", "PYTEST"))}
     return dict(kept, TERM="xterm-256color", LC_ALL="C.UTF-8", **variables)
 
 
-# -- bash --------------------------------------------------------------------------------------------
+# -- bash ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def bash(pg, request):
     needs("bash")
     name = "bash-" + os.urandom(3).hex()
-    return pg.start(["bash", "--norc", "--noprofile", "-i"], name, env=environment(PS1=PROMPT, INPUTRC="/dev/null"))
+    return pg.start(["bash", "--norc", "--noprofile", "-i"], name,
+                    env=environment(PS1=PROMPT, INPUTRC="/dev/null"))
 
 
 def test_bash_keeps_its_jobs_through_detach_attach_and_a_killed_daemon(world, bash):
@@ -142,7 +146,7 @@ def test_bash_completes_edits_and_keeps_its_history_over_a_detach(world, bash, t
     detach(terminal)
 
 
-# -- editors and pagers -----------------------------------------------------------------------------------
+# -- editors and pagers ----------------------------------------------------------------------------
 
 
 def test_vim_edits_over_a_detach_and_a_killed_daemon_and_saves(world, pg, tmp_path):
@@ -154,7 +158,7 @@ def test_vim_edits_over_a_detach_and_a_killed_daemon_and_saves(world, pg, tmp_pa
     terminal.expect(b"first line")
     terminal.send(b"Osecond line\x1b:w\r")
     wait_until(lambda: path.read_text() == "second line\nfirst line\n", "the saved file")
-    terminal.send(b"Gothird ")                      # a line below the last: in the middle of an edit
+    terminal.send(b"Gothird ")                      # in the middle of an edit
     terminal.expect(b"third ")
     detach(terminal)
     assert b"\x1b[?1049l" in terminal.output        # the shell's screen is back
@@ -163,12 +167,12 @@ def test_vim_edits_over_a_detach_and_a_killed_daemon_and_saves(world, pg, tmp_pa
     terminal.expect(rb"\x1b\[\?1049h")              # vim's screen is, too
     terminal.expect(b"second line")
     terminal.expect(b"third")
-    terminal.send(b"line\x1b")
-    terminal.expect(b"line")
+    terminal.send(b"ending\x1b")
+    terminal.expect(b"ending")
     comes_back(world, session, terminal, world.daemon_pid())
     terminal.send(b":wq\r")
     assert terminal.wait() == 0
-    assert path.read_text() == "second line\nfirst line\nthird line\n"
+    assert path.read_text() == "second line\nfirst line\nthird ending\n"
     assert b"[ended: exit 0]" in terminal.output
 
 
@@ -218,12 +222,12 @@ def test_a_monitor_of_processes_paints_for_each_terminal(world, pg):
     wait_until(lambda: session.info()["offsets"]["end"] > since, "another picture")
     terminal.send(b"q")
     assert terminal.wait() == 0
-    modes = [match for match in re.findall(rb"\x1b\[\?(1049|25|1)([hl])", terminal.output)]
-    last = dict(modes)
-    assert last.get(b"1049", b"l") == b"l" and last.get(b"25", b"h") == b"h" and last.get(b"1", b"l") == b"l"
+    last = dict(re.findall(rb"\x1b\[\?(1049|25|1)([hl])", terminal.output))
+    for mode, fresh in ((b"1049", b"l"), (b"25", b"h"), (b"1", b"l")):
+        assert last.get(mode, fresh) == fresh, mode
 
 
-# -- a REPL ----------------------------------------------------------------------------------------------------
+# -- a REPL ----------------------------------------------------------------------------------------
 
 
 def test_a_python_prompt_keeps_its_state_over_a_detach_and_a_killed_daemon(world, pg):

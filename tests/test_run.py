@@ -61,11 +61,11 @@ def finish(process):
     return process.returncode, out, err
 
 
-def living(pg, name):
+def begun(pg, name):
     """The session once it is there."""
     def find():
         found = [session for session in pg.sessions() if session.name == name]
-        return found and found[0].facts["state"] == "running" and found[0]
+        return found and found[0].facts["state"] != "starting" and found[0]
     return wait_until(find, "session " + name)
 
 
@@ -119,14 +119,16 @@ def test_each_signal_that_can_end_a_program_is_mirrored_as_128_and_its_number(wo
     ("kill -9 $$", 137, {"code": None, "signal": "SIGKILL"}),
 ])
 def test_json_tells_the_commands_code_from_ours(world, name, program, code, told):
-    done = world.run("run", "-n", name, "--json", "--", "sh", "-c", "echo out; " + program, check=code)
+    done = world.run("run", "-n", name, "--json", "--", "sh", "-c", "echo out; " + program,
+                     check=code)
     fields = json.loads(done.stderr.splitlines()[-1])
     assert (fields["name"], fields["exit"], fields["timed_out"]) == (name, told, False)
     assert done.stdout == b"out\r\n"
 
 
 @pytest.mark.parametrize("words, code", [
-    (["--", "/no/such/command"], 127), (["--", "/etc/passwd"], 126), (["--cwd", "/no/such", "--", "true"], 126),
+    (["--", "/no/such/command"], 127), (["--", "/etc/passwd"], 126),
+    (["--cwd", "/no/such", "--", "true"], 126),
     (["-n", "bad name", "--", "true"], 2), ([], 2), (["--timeout", "x", "--", "true"], 2),
 ])
 def test_what_cannot_begin_has_a_code_of_its_own(world, words, code):
@@ -159,7 +161,7 @@ def test_a_hundred_thousand_lines_come_out_as_the_terminal_made_them(world):
 def test_a_reader_that_begins_late_gets_everything_and_holds_the_program_meanwhile(world, pg, name):
     # 7 MB: more than pipe, sockets and ring take together.
     process = run_in_background(world, "-n", name, "--", "sh", "-c", "seq 1000000; exit 3")
-    session = living(pg, name)
+    session = begun(pg, name)
     ring = 1 << 20
     end = [0]
 
@@ -175,17 +177,18 @@ def test_a_reader_that_begins_late_gets_everything_and_holds_the_program_meanwhi
 
 def test_a_reader_that_is_slow_does_not_delay_anybody_elses_wait(world, pg, name):
     process = run_in_background(world, "-n", name, "--", "sh", "-c", "seq 60000; exit 4")
-    assert living(pg, name).wait(LIMIT_S) == {"code": 4, "signal": None}
+    assert begun(pg, name).wait(LIMIT_S) == {"code": 4, "signal": None}
     code, out, _ = finish(process)
     assert code == 4 and out.endswith(b"\r\n60000\r\n") and out.count(b"\n") == 60000
 
 
 def test_a_reader_that_goes_away_is_a_hangup_and_the_session_lives(world, pg, name, gate):
     read_end, write_end = os.pipe()
-    process = run_in_background(world, "-n", name, "--", "sh", "-c", f"cat {gate}; echo more; exec sleep 1000",
+    process = run_in_background(world, "-n", name, "--", "sh", "-c",
+                                f"cat {gate}; echo more; exec sleep 1000",
                                 stdout=write_end)
     os.close(write_end)
-    session = living(pg, name)
+    session = begun(pg, name)
     is_at_work(session)
     os.close(read_end)
     open_gate(gate)
@@ -204,16 +207,18 @@ def test_a_stdout_that_somebody_made_non_blocking_loses_nothing(world):
     assert process.wait(LIMIT_S) == 0
 
 
-def test_a_session_that_is_over_does_not_keep_a_run_whose_reader_is_stuck_from_ending(world, pg, name):
+def test_a_session_that_is_over_does_not_keep_a_run_whose_reader_is_stuck_from_ending(
+        world, pg, name):
     # What used to happen: once the session had ended the client waited in poll for its
     # reader, and SIGTERM only made it wait again.  200 KB: more than the pipe takes, and
     # little enough for the client to have read it all.
     words = ("-n", name, "--", "sh", "-c", "seq 30000; exit 4")
     process = run_in_background(world, *words)
-    session = living(pg, name)
+    session = begun(pg, name)
     session.wait(LIMIT_S)
     end = session.info()["offsets"]["end"]
-    wait_until(lambda: [each["offset"] for each in session.info()["viewers"]] == [end], "all of it sent")
+    wait_until(lambda: [each["offset"] for each in session.info()["viewers"]] == [end],
+               "all of it sent")
 
     def has_left():
         process.send_signal(signal.SIGTERM)
@@ -224,12 +229,13 @@ def test_a_session_that_is_over_does_not_keep_a_run_whose_reader_is_stuck_from_e
     assert world.run("run", *words, check=4).stdout.endswith(b"\r\n30000\r\n")
 
 
-# -- standard input ------------------------------------------------------------------------------------
+# -- standard input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data, out", [
     (b"", b""), (b"one\ntwo\n", b"one\r\ntwo\r\n"), (b"unfinished", b"unfinished"),
-    (b"one\nunfinished", b"one\r\nunfinished"), (b"\n", b"\r\n"), (b"bytes \xff\xfe\n", b"bytes \xff\xfe\r\n"),
+    (b"one\nunfinished", b"one\r\nunfinished"), (b"\n", b"\r\n"),
+    (b"bytes \xff\xfe\n", b"bytes \xff\xfe\r\n"),
 ])
 def test_a_canonical_reader_sees_the_input_and_its_end_and_nothing_is_echoed(world, data, out):
     done = world.run("run", "--", "cat", input=data, check=0)
@@ -244,7 +250,8 @@ def test_the_null_device_and_a_file_are_input_too(world, tmp_path):
 
 
 def test_no_stdin_at_all_is_an_empty_one(world):
-    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh"] + world.program + ["run", "--", "cat"], env=world.env,
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh"] + world.program + ["run", "--", "cat"],
+                          env=world.env,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -257,7 +264,8 @@ def test_a_megabyte_of_lines_goes_through_in_both_directions(world):
 
 def test_input_reaches_a_raw_program_as_bytes_and_no_end_of_file_character(world):
     data = bytes(range(256)) * 16
-    done = world.run("run", "--", "sh", "-c", "stty raw; echo; head -c 4096; echo; stty -a | grep -c -- -icanon",
+    done = world.run("run", "--", "sh", "-c",
+                     "stty raw; echo; head -c 4096; echo; stty -a | grep -c -- -icanon",
                      input=data, check=0)
     assert done.stdout == b"\n" + data + b"\n1\n"
 
@@ -267,13 +275,14 @@ def test_a_program_that_reads_no_input_ends_as_it_pleases(world):
     assert done.stdout == b"out\r\n"
 
 
-# -- by name ---------------------------------------------------------------------------------------------
+# -- by name ---------------------------------------------------------------------------------------
 
 
 def counting(tmp_path, rest):
     """A shell line that notes each of its runs, and how often it ran."""
     path = tmp_path / "runs"
-    return f"echo run >>{path}; {rest}", lambda: path.read_text().count("run") if path.exists() else 0
+    return (f"echo run >>{path}; {rest}",
+            lambda: path.read_text().count("run") if path.exists() else 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
@@ -281,7 +290,7 @@ def test_a_client_that_is_hung_up_says_75_and_the_same_line_rejoins_from_the_beg
         world, pg, name, tmp_path, gate, number):
     line, runs = counting(tmp_path, f"echo begin; cat {gate}; echo end; exit 9")
     first = run_in_background(world, "-n", name, "--", "sh", "-c", line)
-    session = living(pg, name)
+    session = begun(pg, name)
     is_at_work(session)
     first.send_signal(number)
     code, _, err = finish(first)
@@ -296,7 +305,7 @@ def test_a_client_that_is_hung_up_says_75_and_the_same_line_rejoins_from_the_beg
 
 def test_a_client_that_is_killed_leaves_the_session_alone(world, pg, name, gate):
     first = run_in_background(world, "-n", name, "--", "sh", "-c", f"cat {gate}; echo end; exit 3")
-    session = living(pg, name)
+    session = begun(pg, name)
     is_at_work(session)
     first.kill()
     has_clients(session, 0)
@@ -306,7 +315,8 @@ def test_a_client_that_is_killed_leaves_the_session_alone(world, pg, name, gate)
     assert finish(second)[:2] == (3, b"end\r\n")
 
 
-def test_an_end_that_nobody_has_seen_is_replayed_once_and_then_the_command_runs_anew(world, pg, name, tmp_path):
+def test_an_end_that_nobody_has_seen_is_replayed_once_and_then_the_command_runs_anew(
+        world, pg, name, tmp_path):
     line, runs = counting(tmp_path, "echo result; exit 7")
     world.run("start", "-n", name, "--", "sh", "-c", line, check=0)
     wait_until(lambda: pg.session(name).facts["state"] == "ended", "the end")
@@ -341,7 +351,8 @@ def test_an_uncollected_end_is_mirrored_even_when_both_processes_have_died_since
         assert b"not kept" in done.stderr           # the output was memory
 
 
-def test_another_command_under_a_live_name_is_refused_and_under_an_ended_one_begins(world, pg, name):
+def test_another_command_under_a_live_name_is_refused_and_under_an_ended_one_begins(
+        world, pg, name):
     pg.start(["sleep", "1000"], name)
     done = world.run("run", "-n", name, "--", "sleep", "1001", check=4)
     assert f"session exists: {name}".encode() in done.stderr
@@ -349,12 +360,13 @@ def test_another_command_under_a_live_name_is_refused_and_under_an_ended_one_beg
     assert world.run("run", "-n", name, "--", "echo", "other", check=0).stdout == b"other\r\n"
 
 
-def test_ten_runs_of_one_name_at_once_are_one_session_and_all_tell_its_status(world, pg, name, tmp_path, gate):
+def test_ten_runs_of_one_name_at_once_are_one_session_and_all_tell_its_status(
+        world, pg, name, tmp_path, gate):
     # What used to happen: who came while it was being started was told that its output
     # is not kept.
     line, runs = counting(tmp_path, f"echo begin; cat {gate}; echo end; exit 3")
     clients = [run_in_background(world, "-n", name, "--", "sh", "-c", line) for _ in range(10)]
-    session = living(pg, name)
+    session = begun(pg, name)
     has_clients(session, 10)
     open_gate(gate)
     for client in clients:
@@ -373,12 +385,13 @@ def test_detached_it_is_start(world, name):
     world.run("has", name, check=0)
 
 
-# -- time, signals, jobs ----------------------------------------------------------------------------------
+# -- time, signals, jobs ---------------------------------------------------------------------------
 
 
 def test_a_timeout_is_124_and_the_whole_tree_is_ended(world, pg, name):
     program = "setsid sleep 1000 & echo pid $!; sleep 1001 & echo pid $!; wait"
-    done = world.run("run", "-n", name, "--timeout", "1s", "--json", "--", "sh", "-c", program, check=124)
+    done = world.run("run", "-n", name, "--timeout", "1s", "--json", "--", "sh", "-c", program,
+                     check=124)
     pids = [int(pid) for pid in re.findall(rb"pid (\d+)", done.stdout)]
     assert len(pids) == 2 and not any(map(is_alive, pids))
     told = [json.loads(line) for line in done.stderr.splitlines()]
@@ -389,18 +402,19 @@ def test_a_timeout_is_124_and_the_whole_tree_is_ended(world, pg, name):
 def test_an_interrupt_that_reaches_the_client_is_meant_for_the_program(world, pg, name):
     program = "trap 'echo interrupted; exit 8' INT; echo ready; while :; do sleep 0.1; done"
     process = run_in_background(world, "-n", name, "--", "sh", "-c", program)
-    living(pg, name).wait_for(b"ready", LIMIT_S)
+    begun(pg, name).wait_for(b"ready", LIMIT_S)
     is_at_work(pg.session(name))
     process.send_signal(signal.SIGINT)
     assert finish(process) == (8, b"ready\r\ninterrupted\r\n", b"")
-    process = run_in_background(world, "-n", name, "--", "sleep", "1000")
-    is_at_work(living(pg, name))
+    process = run_in_background(world, "-n", "2" + name[1:], "--", "sleep", "1000")
+    is_at_work(begun(pg, "2" + name[1:]))
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_in_the_background_of_a_script_it_works_and_an_interrupt_for_others_is_not_its(world, pg, name, gate, shell):
+def test_in_the_background_of_a_script_it_works_and_an_interrupt_for_others_is_not_its(
+        world, pg, name, gate, shell):
     # A shell without job control starts `cmd &` with SIGINT ignored: Ctrl-C ends the script.
     line = f'"$@" & echo "pid $!"; wait $!; echo "status $?"'
     process = subprocess.Popen(
@@ -408,7 +422,7 @@ def test_in_the_background_of_a_script_it_works_and_an_interrupt_for_others_is_n
             "run", "-n", name, "--", "sh", "-c", f"echo begin; cat {gate}; echo end; exit 6"],
         env=world.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     world._started.append(process)
-    session = living(pg, name)
+    session = begun(pg, name)
     is_at_work(session)
     client = session.info()["viewers"][0]["pid"]
     os.kill(client, signal.SIGINT)
@@ -420,24 +434,27 @@ def test_in_the_background_of_a_script_it_works_and_an_interrupt_for_others_is_n
 
 def test_under_nohup_a_hangup_does_not_end_it(world, pg, name, gate):
     process = subprocess.Popen(
-        ["nohup"] + world.program + ["run", "-n", name, "--", "sh", "-c", f"cat {gate}; echo end; exit 6"],
+        ["nohup"] + world.program + ["run", "-n", name, "--", "sh", "-c",
+                                     f"cat {gate}; echo end; exit 6"],
         env=world.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     world._started.append(process)
-    is_at_work(living(pg, name))
+    is_at_work(begun(pg, name))
     process.send_signal(signal.SIGHUP)
     open_gate(gate)
     assert finish(process)[:2] == (6, b"end\r\n")
 
 
 def test_command_substitution_gets_the_output_and_start_does_not_hold_it_open(world, name):
-    line = 'x=$("$@" run -- echo hello); printf "[%s]" "$x"; y=$("$@" start -n "$NAME" -- sleep 1000); printf "[%s]" "$y"'
+    line = ('x=$("$@" run -- echo hello); printf "[%s]" "$x"; '
+            'y=$("$@" start -n "$NAME" -- sleep 1000); printf "[%s]" "$y"')
     done = subprocess.run(["sh", "-c", line, "sh"] + world.program, env=dict(world.env, NAME=name),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=LIMIT_S)
     assert done.stdout == b"[hello\r][%s]" % name.encode()
 
 
 @pytest.mark.parametrize("idler", ["sleep 1000", "yes"])
-def test_a_grandchild_that_keeps_the_terminal_open_or_floods_does_not_delay_the_end(world, name, gate, idler):
+def test_a_grandchild_that_keeps_the_terminal_open_or_floods_does_not_delay_the_end(
+        world, name, gate, idler):
     program = f"(trap '' HUP; : >{gate}; exec {idler}) & echo pid $!; cat {gate}; exit 3"
     done = world.run("run", "-n", name, "--", "sh", "-c", program, check=3)
     pid = int(re.search(rb"pid (\d+)", done.stdout).group(1))
@@ -451,11 +468,12 @@ def test_a_grandchild_that_keeps_the_terminal_open_or_floods_does_not_delay_the_
             os.kill(pid, signal.SIGKILL)
 
 
-# -- in a terminal ------------------------------------------------------------------------------------------
+# -- in a terminal ---------------------------------------------------------------------------------
 
 
 def test_in_a_terminal_ctrl_c_is_the_programs_and_the_status_is_mirrored(world):
-    terminal = world.terminal("run", "--", "sh", "-c", "trap 'echo interrupted; exit 8' INT; echo ready; while :; do read x; done")
+    program = "trap 'echo interrupted; exit 8' INT; echo ready; while :; do read x; done"
+    terminal = world.terminal("run", "--", "sh", "-c", program)
     terminal.expect(b"ready")
     terminal.send(b"\x03")
     terminal.expect(b"interrupted")
@@ -464,7 +482,8 @@ def test_in_a_terminal_ctrl_c_is_the_programs_and_the_status_is_mirrored(world):
 
 def test_in_a_terminal_the_detach_key_is_75_and_the_terminal_is_as_before(world, pg, name):
     import termios
-    terminal = world.terminal("run", "-n", name, "--", "sh", "-c", "echo ready; exec cat", size=(91, 31))
+    terminal = world.terminal("run", "-n", name, "--", "sh", "-c", "echo ready; exec cat",
+                              size=(91, 31))
     terminal.expect(b"ready")
     assert pg.session(name).facts["size"] == {"cols": 91, "rows": 31}
     terminal.send(b"typed\n")
@@ -483,7 +502,8 @@ def test_in_a_terminal_the_detach_key_is_75_and_the_terminal_is_as_before(world,
 def test_with_output_in_a_pipe_the_terminal_still_types(world, name):
     # `ptyguard run -- make | tee log`, typed at a prompt.
     line = '"$@" | tr a-z A-Z; echo "[end]"'
-    terminal = world.terminal("run", "-n", name, "--", "sh", "-c", "echo ready; read x; echo got $x",
+    terminal = world.terminal("run", "-n", name, "--", "sh", "-c",
+                              "echo ready; read x; echo got $x",
                               program=["bash", "-c", line, "bash"] + world.program)
     terminal.expect(b"READY")
     terminal.send(b"words\n")
@@ -493,11 +513,13 @@ def test_with_output_in_a_pipe_the_terminal_still_types(world, name):
 
 
 def test_as_a_background_job_of_an_interactive_shell_it_only_shows_output(world, pg, name, gate):
-    terminal = world.terminal(program=["bash", "--norc", "--noprofile", "-i"], env=dict(world.env, PS1="prompt> "))
+    terminal = world.terminal(program=["bash", "--norc", "--noprofile", "-i"],
+                              env=dict(world.env, PS1="prompt> "))
     terminal.expect(b"prompt> ")
-    words = shlex.join(world.program + ["run", "-n", name, "--", "sh", "-c", f"cat {gate}; echo from the job; exit 6"]) + " &"
+    words = shlex.join(world.program + ["run", "-n", name, "--", "sh", "-c",
+                                        f"cat {gate}; echo from the job; exit 6"]) + " &"
     terminal.send(words.encode() + b"\n")
-    session = living(pg, name)
+    session = begun(pg, name)
     is_at_work(session)
     terminal.send(b"echo $((70 + 7))\n")
     terminal.expect(b"\r77\r\n")                  # the terminal is the shell's

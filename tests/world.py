@@ -44,6 +44,12 @@ def is_alive(pid):
         return False
 
 
+def default_signals():
+    """For a child: the tests may run under nohup or in the background of a script."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 # For worlds with many short sessions, whose records need not reach a disk.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 
@@ -213,6 +219,7 @@ class World:
         """A command in the background; ended with this world."""
         options.setdefault("env", self.env)
         options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("preexec_fn", default_signals)
         process = subprocess.Popen(self.program + list(args), **options)
         self._started.append(process)
         return process
@@ -405,6 +412,7 @@ class Terminal:
         self._seen = 0
 
         def take_terminal():
+            default_signals()
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
