@@ -11,7 +11,7 @@ import pytest
 
 import ptyguard_posix as backend
 from ptyguard_core.supervise import find_program
-from world import World
+from world import MEMORY, World
 
 OURS = {"ptyguard", "ptyguard_posix", "ptyguard_core"} | {
     "ptyguard_core." + name for name in (
@@ -60,7 +60,7 @@ def without_private(names):
 def loaded(tmp_path_factory):
     """The modules that a guard had at its end, beside those that every Python has."""
     into = str(tmp_path_factory.mktemp("closure") / "modules")
-    with World() as world:
+    with World(under=MEMORY) as world:
         interpreter, binary = find_program(backend, world.paths)
         report, theirs = os.pipe()
         pid = backend.launch([interpreter, "-I", "-S", "-c", _LIFE, binary, into,

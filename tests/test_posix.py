@@ -130,7 +130,7 @@ def test_a_directory_that_others_may_enter_is_refused_and_left_as_it_is(own_dire
     own_directory.chmod(bits)
     with pytest.raises(StateUnusable) as caught:
         backend.find_paths()
-    assert str(own_directory) in caught.value.message and "chmod 700" in caught.value.hint
+    assert str(own_directory) in caught.value.message and "for you alone" in caught.value.hint
     assert mode(str(own_directory)) == bits and os.listdir(str(own_directory)) == []
 
 

@@ -272,8 +272,9 @@ def test_a_bad_file_that_cannot_be_renamed_stays_and_is_reported(house, monkeypa
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 def test_an_unreadable_file_is_set_aside(house, monkeypatch, code):
     house.open().write(a_record())
-    monkeypatch.setattr(os, "open", failing(code))
-    assert house.open().load() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(code))
+        assert house.open().load() == {}
     assert house.reasons() == {"k3f9": "unreadable"}
 
 

@@ -14,7 +14,7 @@ import ptyguard_posix as backend
 from ptyguard_core import supervise
 from ptyguard_core.supervise import (ADOPT, REFUSE, START_DAEMON, START_GUARD, WAIT, WAKE_GUARD,
                                      decide, make_copy, read_sources)
-from world import ROOT, World, is_alive, voluntary_switches, wait_until
+from world import MEMORY, ROOT, World, is_alive, voluntary_switches, wait_until
 
 # -- deciding ---------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ def test_every_row_of_the_table_decides_something():
 
 
 def test_the_copy_is_named_by_its_content_made_once_and_private():
-    with World() as world:
+    with World(under=MEMORY) as world:
         paths = world.paths
         copy = make_copy(backend, paths)
         before = os.stat(copy)
@@ -74,13 +74,13 @@ def test_the_copy_is_named_by_its_content_made_once_and_private():
         assert make_copy(backend, paths) == copy
         assert os.stat(copy).st_mtime_ns == before.st_mtime_ns      # not rewritten
         assert os.listdir(paths.copies) == [os.path.basename(copy)]     # no draft is left
-    with World() as world:
+    with World(under=MEMORY) as world:
         assert os.path.basename(make_copy(backend, world.paths)) == os.path.basename(copy)
 
 
 def test_the_copy_is_named_otherwise_when_one_byte_differs(monkeypatch):
     sources = read_sources()
-    with World() as world:
+    with World(under=MEMORY) as world:
         copy = make_copy(backend, world.paths)
         monkeypatch.setattr(supervise, "read_sources", lambda: dict(
             sources, **{"ptyguard.py": sources["ptyguard.py"] + b"\n"}))
@@ -88,7 +88,7 @@ def test_the_copy_is_named_otherwise_when_one_byte_differs(monkeypatch):
 
 
 def test_the_copy_holds_our_modules_with_byte_code_and_runs():
-    with World() as world:
+    with World(under=MEMORY) as world:
         copy = make_copy(backend, world.paths)
         with zipfile.ZipFile(copy) as archive:
             names = set(archive.namelist())
@@ -106,7 +106,7 @@ def test_a_copy_of_an_archive_is_the_copy_of_its_sources(tmp_path):
         file.writestr("__main__.py", "from ptyguard import main\nimport sys\nsys.exit(main(sys.argv[1:]))")
         for name, data in read_sources().items():
             file.writestr(name, data)
-    with World(program=[sys.executable, str(archive)]) as world:
+    with World(under=MEMORY, program=[sys.executable, str(archive)]) as world:
         world.run("ls", check=0)
         assert os.listdir(world.paths.copies) == [os.path.basename(make_copy(backend, world.paths))]
 
@@ -115,7 +115,7 @@ def test_overwriting_the_archive_that_started_it_breaks_nothing(tmp_path):
     archive = tmp_path / "ptyguard.pyz"
     subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), str(archive)], check=True,
                    env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.DEVNULL)
-    with World() as world:
+    with World(under=MEMORY) as world:
         started = subprocess.run([sys.executable, str(archive), "start", "--", "cat"],
                                  env=world.env, stdout=subprocess.PIPE, check=True)
         name = started.stdout.decode().strip()
@@ -150,7 +150,7 @@ def descriptors_of(pid):
 
 
 def test_guard_and_daemon_are_detached_for_good_and_carry_nothing_of_their_starter():
-    with World(SECRET="of the starter", LANG="C.UTF-8") as world:
+    with World(under=MEMORY, SECRET="of the starter", LANG="C.UTF-8") as world:
         inherited = os.open(os.path.join(world.directory, "of the starter"), os.O_CREAT | os.O_RDWR)
         # A directory that is to be unmounted, an umask, a nice value, ignored signals.
         script = 'cd "$1"; shift; umask 0; trap "" INT QUIT HUP; exec nice -n 3 "$@"'
@@ -188,7 +188,7 @@ def test_guard_and_daemon_are_detached_for_good_and_carry_nothing_of_their_start
 
 
 def test_a_command_substitution_and_a_lock_around_a_start_end_at_once():
-    with World() as world:
+    with World(under=MEMORY) as world:
         lock = os.path.join(world.directory, "lock")
         script = ('x=$("$@" start -n one -- sleep 1000) || exit; echo "$x"; '
                   'exec 9>"$0"; flock 9; "$@" start -n two -- sleep 1000')
@@ -202,7 +202,7 @@ def test_a_command_substitution_and_a_lock_around_a_start_end_at_once():
 
 
 def test_ctrl_c_and_a_hang_up_of_the_launcher_do_not_reach_what_it_launched():
-    with World() as world:
+    with World(under=MEMORY) as world:
         terminal = world.terminal("run", "-n", "s", "--", "sleep", "1000")
         guard, daemon = world.guard_pid(), world.daemon_pid()
         wait_until(lambda: world.json("ls")["sessions"], "the session")
@@ -217,7 +217,7 @@ def test_ctrl_c_and_a_hang_up_of_the_launcher_do_not_reach_what_it_launched():
 
 
 def test_fifty_first_commands_at_once_from_an_empty_environment_make_one_of_each():
-    with World() as world:
+    with World(under=MEMORY) as world:
         empty = {"PTYGUARD_DIR": world.env["PTYGUARD_DIR"]}
         argv = ["ensure", "x", "--", "/bin/sleep", "1000"]
         crowd = [world.popen(*argv, env=empty, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -232,7 +232,7 @@ def test_fifty_first_commands_at_once_from_an_empty_environment_make_one_of_each
 
 
 def test_a_command_waits_for_whoever_is_starting_and_is_then_served():
-    with World() as world:
+    with World(under=MEMORY) as world:
         world.run("status")                     # only so that the directories are there
         lock = backend.try_lock(world.paths.start_lock, "a test")
         waiting = world.popen("ls")
@@ -245,7 +245,7 @@ def test_a_command_waits_for_whoever_is_starting_and_is_then_served():
 
 
 def test_a_lock_that_is_never_released_is_an_error_that_names_its_holder():
-    with World() as world:
+    with World(under=MEMORY) as world:
         paths = world.paths
         lock = backend.try_lock(paths.start_lock, "a test")
         with pytest.raises(ptyguard.Unreachable) as caught:
@@ -255,7 +255,7 @@ def test_a_lock_that_is_never_released_is_an_error_that_names_its_holder():
 
 
 def test_a_guard_that_holds_its_lock_and_is_silent_is_named_and_not_replaced():
-    with World() as world:
+    with World(under=MEMORY) as world:
         world.run("ls", check=0)
         guard, daemon = world.guard_pid(), world.daemon_pid()
         os.kill(guard, signal.SIGSTOP)
@@ -271,7 +271,7 @@ def test_a_guard_that_holds_its_lock_and_is_silent_is_named_and_not_replaced():
 
 
 def test_without_start_nothing_is_started():
-    with World() as world:
+    with World(under=MEMORY) as world:
         assert b"no daemon runs" in world.run("--no-start", "ls", check=6).stderr
         world.run("status", check=1)
         assert not os.path.exists(world.paths.guard_lock) or \
@@ -284,7 +284,7 @@ def test_without_start_nothing_is_started():
 
 
 def test_sockets_of_dead_processes_are_replaced():
-    with World() as world:
+    with World(under=MEMORY) as world:
         world.run("ls", check=0)
         guard, daemon = world.guard_pid(), world.daemon_pid()
         for pid in (guard, daemon):             # neither may replace the other

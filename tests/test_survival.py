@@ -16,7 +16,7 @@ import time
 
 import ptyguard
 from standin import pieces
-from world import ROOT, Flood, World, is_alive, open_descriptors, wait_until
+from world import MEMORY, ROOT, Flood, World, is_alive, open_descriptors, wait_until
 
 STANDIN = os.path.join(ROOT, "tests", "standin.py")
 
@@ -42,7 +42,7 @@ def spin_until(fact, what, limit_s=60.0):
 def test_a_stand_in_killed_a_hundred_times_at_full_speed_loses_and_doubles_nothing():
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with World() as world:
+    with World() as world:        # on a disk
         flood = Flood(world.directory)
         notes = os.path.join(world.directory, "notes")
         os.mkdir(notes)
@@ -83,10 +83,10 @@ def test_a_stand_in_killed_a_hundred_times_at_full_speed_loses_and_doubles_nothi
         assert joined(found) == expected, seed
 
 
-def test_a_daemon_killed_forty_times_under_a_flood_costs_no_client_a_byte():
+def test_a_daemon_killed_thirty_times_under_a_flood_costs_no_client_a_byte():
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with World() as world:
+    with World(under=MEMORY) as world:
         fast, slow = Flood(world.directory, "fast"), Flood(world.directory, "slow")
         runs = [world.popen("run", "-n", name, "--", *flood.argv, stdout=subprocess.PIPE)
                 for name, flood in (("fast", fast), ("slow", slow))]
@@ -100,7 +100,7 @@ def test_a_daemon_killed_forty_times_under_a_flood_costs_no_client_a_byte():
         wait_until(lambda: shown.size() and logged.size(), "all readers")
         fast.go()
         slow.go()
-        for _ in range(40):
+        for _ in range(30):
             pid = world.daemon_pid()
             if chance.random() < 0.7:           # else while its clients are coming back
                 wanted = outputs[0].size() + chance.randrange(300_000)
@@ -124,7 +124,7 @@ def test_a_daemon_killed_forty_times_under_a_flood_costs_no_client_a_byte():
 
 
 def test_a_new_guard_is_given_everything_again_and_again_and_so_are_its_daemons():
-    with World() as world:
+    with World(under=MEMORY) as world:
         flood = Flood(world.directory)
         world.run("start", "-n", "done", "--", "sh", "-c", "exit 5", check=0)
         world.run("start", "-n", "flood", "--", *flood.argv, check=0)
@@ -159,8 +159,9 @@ def test_a_new_guard_is_given_everything_again_and_again_and_so_are_its_daemons(
 
 
 def facts_of(world, name):
-    """What `ls` says of that session."""
-    return next(s for s in world.json("ls", "-a")["sessions"] if s["name"] == name)
+    """What `ls --json` says of that session."""
+    with world.connect() as pg:
+        return pg.session(name).facts
 
 
 def more_of(sink, count):
@@ -182,7 +183,7 @@ def gate(world, name):
 
 
 def test_output_written_while_no_daemon_runs_is_replayed_from_the_clients_offset():
-    with World() as world:
+    with World(under=MEMORY) as world:
         path, open_gate = gate(world, "gate")
         mark = os.path.join(world.directory, "mark")
         script = f"echo before; read x <{path}; echo meanwhile; : >{mark}; sleep 1000"
@@ -202,7 +203,7 @@ def test_output_written_while_no_daemon_runs_is_replayed_from_the_clients_offset
 
 
 def test_an_exit_while_no_daemon_runs_is_known_to_the_next():
-    with World() as world:
+    with World(under=MEMORY) as world:
         path, open_gate = gate(world, "gate")
         pids = {}
         with world.connect() as pg:
@@ -240,7 +241,7 @@ def numbers_in(path):
 def test_input_around_a_dead_daemon_may_be_lost_and_is_never_doubled():
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with World() as world:
+    with World(under=MEMORY) as world:
         paths = {name: os.path.join(world.directory, name) for name in ("typed", "sent")}
         for name, path in paths.items():
             world.run("start", "-n", name, "--", sys.executable, "-c", _TAKER, path, check=0)
@@ -277,7 +278,7 @@ def test_input_around_a_dead_daemon_may_be_lost_and_is_never_doubled():
 def test_a_start_cut_by_the_daemons_death_happens_once_or_is_reported():
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with World() as world:
+    with World(under=MEMORY) as world:
         world.run("ls", check=0)
         guard = world.guard_pid()
         before = open_descriptors(guard)
@@ -327,7 +328,7 @@ def test_a_start_cut_by_the_daemons_death_happens_once_or_is_reported():
 def test_a_start_cut_by_the_guards_death_happens_or_is_reported_and_leaves_nothing():
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with World() as world, world.connect() as pg:
+    with World(under=MEMORY) as world, world.connect() as pg:
         mark = os.path.join(world.directory, "mark")
         started = {}
         for number in range(10):
@@ -359,7 +360,7 @@ def test_a_start_cut_by_the_guards_death_happens_or_is_reported_and_leaves_nothi
 
 def test_a_read_cut_by_the_daemons_death_is_asked_again(monkeypatch):
     from ptyguard_core.client import Channel
-    with World() as world, world.connect() as pg:
+    with World(under=MEMORY) as world, world.connect() as pg:
         session = pg.start(["sh", "-c", "seq 500000; echo done"], scrollback=8 << 20)
         session.wait()
         whole = Channel.take_data

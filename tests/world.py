@@ -189,7 +189,10 @@ class World:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None:            # what they wrote down is half of an explanation
+            for which in ("guard", "daemon"):
+                sys.stderr.write(f"-- {which}.log of {self.directory}:\n{self.log(which)[-4000:]}")
         self.close()
 
     # -- running ---------------------------------------------------------------------------
