@@ -195,7 +195,9 @@ class Guard:
             elif name == "SIGTERM":
                 self._on_term()
         for pid, raw in self.backend.reap_children():
-            self._on_child_end(pid, raw)
+            # The system tells each end once: an act of its own, so that no other's failure
+            # costs it its turn.
+            self.loop.soon(lambda pid=pid, raw=raw: self._on_child_end(pid, raw))
 
     def _on_term(self):
         living = self._living()

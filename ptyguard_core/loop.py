@@ -6,11 +6,12 @@ fact: with nothing to do it does not wake.
 
 Rule 1: interest 0 means "not in the poller at all", since a poller reports
         hang-ups unasked and would spin.
-Rule 2: a callable that raises stops the loop; who can answer for an error
-        catches it below.
+Rule 2: a callable that raises leaves the loop; who can answer for an error
+        catches it below.  Run again, the loop has forgotten nothing but that call.
 """
 
 import heapq
+from collections import deque
 
 SLEEP_MAX_S = 86400.0           # pollers count milliseconds in an int: 24 days
 
@@ -103,9 +104,12 @@ class Loop:
                 handler(bits)
         if self._timers:
             self._fire()
-        acts, self._soon = self._soon, []
-        for act in acts:                # what these ask for comes next turn: no one starves
-            act()
+        acts, self._soon = deque(self._soon), []
+        try:
+            while acts:                 # what these ask for comes next turn: no one starves
+                acts.popleft()()
+        finally:
+            self._soon[:0] = acts       # one has failed: the others keep their turn
 
     def _sleep_s(self):
         if self._soon:

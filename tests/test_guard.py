@@ -20,7 +20,7 @@ import ptyguard
 import ptyguard_posix as backend
 from ptyguard_core import guardwire as wire
 from ptyguard_core.client import new_id, start_fields
-from ptyguard_core.supervise import ask_guard
+from ptyguard_core.supervise import ask_guard, make_copy
 from world import MEMORY, ROOT, World, is_alive, open_descriptors, voluntary_switches, wait_until
 
 
@@ -394,6 +394,34 @@ def test_five_hundred_starts_and_ends_leave_both_processes_as_they_were():
         assert children_of(pids[0]) == [pids[1]]
         assert (world.guard_pid(), world.daemon_pid()) == pids
         assert not os.listdir(os.path.join(world.state, "sessions"))
+
+
+# A guard that fails at the first end of a session it hears of.
+_STUMBLES = """
+whole = guard.Guard._on_session_end
+def stumble(self, held, raw, is_known):
+    guard.Guard._on_session_end = whole
+    raise RuntimeError("the first end")
+guard.Guard._on_session_end = stumble
+"""
+
+
+def test_an_act_of_the_guard_that_fails_costs_no_other_act_its_turn():
+    with World(under=MEMORY) as world:
+        copy = make_copy(backend, world.paths)
+        with world.guard_with(copy, patch=_STUMBLES) as guard, world.connect() as pg:
+            names = ("one", "two", "three")
+            pids = [pg.start(["sleep", "1000"], name=name).facts["pid"] for name in names]
+            daemon = world.daemon_pid()
+            os.kill(guard, signal.SIGSTOP)      # so that all ends come at once
+            for pid in (*pids, daemon):
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not any(map(is_alive, (*pids, daemon))), "all ends")
+            os.kill(guard, signal.SIGCONT)
+            ended = wait_until(lambda: [s for s in pg.sessions() if s.facts["state"] == "ended"][1:],
+                               "the ends that it did not stumble over")
+            assert ended and world.guard_pid() == guard and world.new_daemon_pid(daemon)
+            assert world.log("guard").count("act_failed") == 1
 
 
 # A daemon that says something, and is dead before the guard can hear it; its successor

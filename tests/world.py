@@ -314,15 +314,16 @@ class World:
         return wait_until(other, "another guard")
 
     @contextlib.contextmanager
-    def guard_with(self, daemon_program, *settings):
+    def guard_with(self, daemon_program, *settings, patch=""):
         """A real guard, child of this process, whose daemons run `daemon_program`.
 
         Gives its pid.  `settings` ("name=value") are handed to the daemons.  Such a
         daemon need not understand clients: guard and daemon end with the block.
+        `patch` is Python that has the module `guard` at hand before it begins.
         """
         backend = _backend()
         code = ("import sys; sys.path.insert(0, sys.argv[1]); import ptyguard_posix\n"
-                "from ptyguard_core import guard\n"
+                f"from ptyguard_core import guard\n{patch}\n"
                 "sys.exit(guard.main(ptyguard_posix, sys.argv[3:], sys.argv[2]))")
         report, theirs = os.pipe()
         try:
