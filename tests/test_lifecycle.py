@@ -224,6 +224,7 @@ def test_a_successor_killed_while_its_predecessor_hands_over_is_held_against_nob
             os.kill(new, signal.SIGKILL)
             assert restart.wait(60) == 6
             os.kill(old, signal.SIGCONT)
+            world.new_daemon_pid(old)           # it has let go of everything by now
             assert pids_of(world) == pids
         assert "circuit_open" not in world.log("guard")
 
