@@ -260,7 +260,10 @@ def test_a_child_starts_with_default_signals_an_empty_mask_and_three_descriptors
     pg.session(name).wait(LIMIT_S)
     output = text_of(pg.session(name)).decode()
     for field in ("SigBlk", "SigIgn"):
-        assert re.search(field + r":\s+0+\s", output), output
+        mask = int(re.search(field + r":\s+([0-9a-f]+)\s", output).group(1), 16)
+        # 32 and 33 are the C library's own; its posix_spawn leaves them ignored, and Python
+        # (subprocess from 3.13 on uses that) cannot change them.
+        assert mask & ~(0b11 << 31) == 0, output
     open_ones = set(re.findall(r" (\d+) -> (\S+)", output))
     assert {number for number, _ in open_ones} == {"0", "1", "2", "3"}      # 3: ls's own directory
     assert all(target.startswith("/dev/pts/") for number, target in open_ones if number != "3")

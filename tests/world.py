@@ -178,7 +178,7 @@ class World:
         self.directory = tempfile.mkdtemp(prefix="pg-", dir=under)
         # Not the script itself: that is compiled anew at each start, a quarter of the whole.
         self.program = program or [
-            sys.executable, "-c", f"import sys; sys.path.insert(0, {ROOT!r}); "
+            sys.executable, "-c", f"import sys; sys.path[0] = {ROOT!r}; "
                                   "from ptyguard import console; console()"]
         self.env = {key: value for key, value in os.environ.items()
                     if not key.startswith(("PTYGUARD", "PYTEST"))}
