@@ -396,6 +396,8 @@ class Daemon:
 
     def _finish(self, session):
         """Drained: let go of the terminal, tell everybody at their own place."""
+        if session.id in self._killings:
+            self._killings[session.id][0].forget_terminal()
         self.loop.forget(session.master)
         os.close(session.master)
         session.master = -1

@@ -107,6 +107,10 @@ class Killing:
         self._look_s = min(self._look_s * 2, LOOK_MOST_S)
         return min(next_at, self._plan[0][0]) if self._plan else next_at
 
+    def forget_terminal(self):
+        """The terminal is let go of: its number may be a stranger's next."""
+        self._terminal = 0
+
     def _look(self):
         table = self._backend.process_table()
         self._check_leader(table)

@@ -130,6 +130,27 @@ def test_a_command_that_meets_a_guard_on_its_way_out_is_served_by_the_next():
             stopping.wait(60)
 
 
+def test_a_kill_spares_whoever_got_the_same_terminal_since():
+    with World(under=MEMORY) as world, world.connect() as pg:
+        mark = os.path.join(world.directory, "mark")
+        # Its leader goes at once; what it leaves behind lets the terminal go, and stays.
+        stays = f"trap '' HUP TERM; : >{mark}; exec sleep 1000"
+        session = pg.start(["sh", "-c", f'setsid sh -c "{stays}" </dev/null >/dev/null 2>&1 & '
+                                        "exec sleep 1000"])
+        wait_until(lambda: os.path.exists(mark), "what is left behind")
+        freed = os.readlink(f"/proc/{session.facts['pid']}/fd/0")
+        with pg.open_channel("test") as channel:
+            serial = channel.ask("kill", target="@" + session.id, grace=1.0)
+            wait_until(lambda: session.info()["state"] == "ended", "the leader's end")
+            others = []
+            while not others or others[-1] != freed and len(others) < 20:
+                other = pg.start(["sleep", "1000"])     # the lowest free number is given out
+                others.append(os.readlink(f"/proc/{other.facts['pid']}/fd/0"))
+            channel.await_reply(serial, 60)
+        states = [s.facts["state"] for s in pg.sessions() if s.id != session.id]
+        assert states == ["running"] * len(others), (freed, others)
+
+
 # -- restarting -------------------------------------------------------------------------------
 
 

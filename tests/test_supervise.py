@@ -42,7 +42,7 @@ DECISIONS = [
 def test_what_is_found_decides_what_is_done(is_listening, state, is_locked, may_start):
     found = is_listening, state, is_locked, may_start
     wanted = next(verdict for row, verdict in DECISIONS
-                  if all(want is ANY or want is have for want, have in zip(row, found)))
+                  if all(want is ANY or want == have for want, have in zip(row, found)))
     verdict, reason = decide(*found)
     assert verdict == wanted
     assert reason
@@ -53,7 +53,7 @@ def test_every_row_of_the_table_decides_something():
                   for state in STATES for locked in (True, False) for may in (True, False)]
 
     def fits(row, found):
-        return all(want is ANY or want is have for want, have in zip(row, found))
+        return all(want is ANY or want == have for want, have in zip(row, found))
 
     for index, (row, _) in enumerate(DECISIONS):
         assert any(fits(row, found) and not any(fits(other, found) for other, _ in DECISIONS[:index])
