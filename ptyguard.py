@@ -9,6 +9,8 @@ verb: a quick verb must not pay for a slow one.
         session = pg.start(["bash"])
         session.send(b"ls\\n")
         session.wait_for(rb"\\$ ")
+
+docs/API.md tells the rest.
 """
 
 import os
@@ -16,8 +18,10 @@ import sys
 
 from ptyguard_core import usage
 from ptyguard_core.backend import WRITABLE
-from ptyguard_core.errors import (NoSuchSession, OutputGap, PtyguardError, SessionExists, TimedOut,
-                                  Unreachable, UsageError)
+from ptyguard_core.errors import (Busy, CannotExecute, CommandNotFound, Incompatible, LimitReached,
+                                  NoSuchSession, OutputGap, PtyguardError, Refused, SessionDestroyed,
+                                  SessionExists, StateUnusable, TimedOut, Unreachable, Unsupported,
+                                  UsageError)
 from ptyguard_core.version import OURS as __version__
 
 SCHEMA_VERSION = 1
@@ -44,9 +48,10 @@ def pick_backend():
 
 
 def connect(directory=None, may_start=True):
-    """A `Client` of the user's daemon, which is started if need be.
+    """A `Client` of the user's daemon, which is started if need be and allowed.
 
-    `directory` is what PTYGUARD_DIR would name.  Raises Unreachable, StateUnusable.
+    `directory` is what PTYGUARD_DIR would name.  Blocks for at most 60 s.  Raises
+    Unreachable, StateUnusable, Incompatible.
     """
     from ptyguard_core.client import Client
     backend = pick_backend()
@@ -66,13 +71,19 @@ def main(argv):
     if argv[:1] == ["__daemon"]:
         from ptyguard_core import daemon
         return daemon.main(pick_backend(), argv[1:], sys.argv[0])
-    command = None
+    if argv[:1] == ["__logwriter"]:
+        from ptyguard_core import logwriter
+        return logwriter.main(pick_backend(), argv[1:], sys.argv[0])
+    command = call = None
     try:
         command = usage.parse(argv)     # first: who asks decides the exit code of what fails
         if os.name == "posix":
             pick_backend().ensure_standard_streams()
-        return _Call(command).run()
+        call = _Call(command)
+        return call.run()
     except PtyguardError as error:
+        if call is not None and call.status_file is not None:
+            call.status_file.write(_error_json(error))
         return _report_error(error, command, argv)
     except KeyboardInterrupt:
         return 130
@@ -87,7 +98,7 @@ def _report_error(error, command, argv):
     verb = command.verb if command else ""
     wants_json = command.get("json") if command else "--json" in argv
     if wants_json:
-        _tell(_as_json(error={"kind": error.kind, "message": error.message, "hint": error.hint}))
+        _tell(_error_json(error))
     else:
         text = f"ptyguard: {printable_lines(error.message)}"
         if error.hint:
@@ -98,6 +109,10 @@ def _report_error(error, command, argv):
     if verb in ("run", "wait") and code in (1, 6) and error.details.get("reason") != "ended":
         return OUR_FAILURE_STATUS
     return error.details.get("exit_code", code)
+
+
+def _error_json(error):
+    return _as_json(error={"kind": error.kind, "message": error.message, "hint": error.hint})
 
 
 def _as_json(**fields):
@@ -129,12 +144,13 @@ class _Call:
         self._backend = None
         self._paths = None
         self._client = None
+        self.status_file = None         # of `run --status-file`, until it is written
 
     def run(self):
         """Carry it out; the exit code."""
         command = self.command
         if command.wants_help:
-            _print(usage.help_text(command.verb), end="")
+            _print(_help_page(command.verb), end="")
             return 0
         verb = command.verb or ("ls" if os.isatty(1) else "help")
         return self._VERBS[verb](self) or 0
@@ -198,14 +214,24 @@ class _Call:
     # -- starting ------------------------------------------------------------------------
 
     def _start_fields(self, echo=True):
-        from ptyguard_core.client import session_environment, start_fields
+        from ptyguard_core.starting import session_environment, start_fields
         argv, executable = self.command.command, None
         if self.get("shell"):
             argv, executable = ["sh", "-c", self.get("shell")], "/bin/sh"
         return start_fields(
-            self.backend, argv, cwd=self._cwd(), env=self._environment(session_environment),
+            self.backend, argv, ttl=self.get("ttl"), size_policy=self.get("size_policy"),
+            labels=dict(self.get("label", ())), cwd=self._cwd(), env=self._environment(session_environment),
             size=self.get("size") or self._own_size() or (80, 24),
-            scrollback=self.get("scrollback"), echo=echo, executable=executable)
+            scrollback=self.get("scrollback"), echo=echo, executable=executable,
+            agent=self._agent(), log=self.get("log"))
+
+    def _agent(self):
+        """The SSH agent for the session's link to begin with, None when it is to have no link."""
+        from ptyguard_core.starting import own_agent
+        name = "SSH_AUTH_SOCK"
+        is_told = self.get("clean_env") or name in self.get("unset", ()) \
+            or name in dict(self.get("env", ()))
+        return None if is_told else own_agent()
 
     def _cwd(self):
         try:
@@ -254,6 +280,13 @@ class _Call:
         """A new session, detached; its name alone on stdout."""
         self._tell_started(*self._start("refuse"))
 
+    def new(self):
+        """Start and attach, as tmux does it."""
+        key = self._detach_key()
+        self._check_terminal("new -d")
+        session, _ = self._start("use" if self.get("attach") else "refuse")
+        return self._attach_to(session, key)
+
     def ensure(self):
         """Start unless it lives; the name either way."""
         self._tell_started(*self._start("use"))
@@ -264,6 +297,11 @@ class _Call:
         """Start (or rejoin) and stay to the end; the status is mirrored (C-123)."""
         if self.get("detached"):
             return self.start()
+        if self.get("status_file"):
+            from ptyguard_core.statusfile import StatusFile
+            self.status_file = StatusFile(self.get("status_file"))
+        if self.get("unattended"):
+            return self._run_unattended()
         has_terminal = os.isatty(0) and self.backend.is_foreground(0)
         key = self._detach_key()
         session, was_created = self._start("rejoin", echo=has_terminal)
@@ -274,8 +312,17 @@ class _Call:
         attachment = attach.Attachment(
             self.backend, self.paths, session, is_run=True, detach_key=key,
             start=self._run_from(has_terminal and os.isatty(1), was_created),
-            timeout_s=self.get("timeout"), note=self.say)
+            timeout_s=self.get("timeout"), note=self.say,
+            kill_on_hangup=bool(self.get("kill_on_hangup")), as_lf=bool(self.get("lf")))
         return self._finish_run(attach, attachment.run())
+
+    def _run_unattended(self):
+        """As `dtach -N`: start it and stay, but be no client of its terminal."""
+        session, _ = self._start("refuse")
+        ended = self.client.request("wait", target="@" + session["id"], collect=True)["session"]
+        self._tell_run(ended, ended["exit"])
+        self._maybe_remove(ended)
+        return self._mirror(ended)
 
     @staticmethod
     def _run_from(is_human, was_created):
@@ -287,8 +334,12 @@ class _Call:
 
     def _finish_run(self, attach, outcome):
         session = outcome.session
+        if outcome.kind == attach.HUNG_UP and self.get("kill_on_hangup"):
+            session = self.client.request("kill", target="@" + session["id"],
+                                          orphans=True)["session"]
+            outcome = attach.Outcome(attach.ENDED, session)
         if outcome.kind == attach.KILLED:
-            self.client.request("kill", target="@" + session["id"])
+            self.client.request("kill", target="@" + session["id"], orphans=True)
             self._tell_run(session, None, timed_out=True)
             self._maybe_remove(session)
             if not self.get("json"):
@@ -302,14 +353,20 @@ class _Call:
             self.say(f"{why}[detached (from session {session['name']})]")
             self._tell_run(session, None)
             return DETACHED_STATUS
-        self.client.request("collect", target="@" + session["id"])
+        try:
+            self.client.request("collect", target="@" + session["id"])
+        except NoSuchSession:
+            pass                        # past its keeping already
         self._tell_run(session, session["exit"])
         self._maybe_remove(session)
         return self._mirror(session)
 
     def _tell_run(self, session, exit_, timed_out=False):
+        told = _as_json(name=session["name"], exit=exit_, matched=None, timed_out=timed_out)
         if self.get("json"):
-            _tell(_as_json(name=session["name"], exit=exit_, matched=None, timed_out=timed_out))
+            _tell(told)
+        if self.status_file is not None:
+            self.status_file.write(told)
 
     def _maybe_remove(self, session):
         if self.get("rm"):
@@ -348,14 +405,22 @@ class _Call:
         if session["state"] not in ("starting", "running", "draining"):
             raise NoSuchSession(f"no such session: {session['name']} (it is {session['state']})",
                                 hint=f"ptyguard log {session['name']} shows its output")
+        self._check_terminal(f"log -f {session['name']}")
+        return self._attach_to(session, key)
+
+    def _check_terminal(self, instead):
         if not (os.isatty(0) and os.isatty(1)):
-            raise PtyguardError("attach needs a terminal at stdin and stdout",
-                                hint=f"ptyguard log -f {session['name']} follows without one",
+            raise PtyguardError(f"{self.command.word} needs a terminal at stdin and stdout",
+                                hint=f"ptyguard {instead} does without one",
                                 exit_code=OUR_FAILURE_STATUS)
+
+    def _attach_to(self, session, key):
         from ptyguard_core import attach
-        outcome = attach.Attachment(self.backend, self.paths, session, "restore",
-                                    read_only=bool(self.get("read_only")), detach_key=key,
-                                    note=self.say).run()
+        how, lines = self.get("restore", ("screen", None))
+        outcome = attach.Attachment(
+            self.backend, self.paths, session, "now" if how == "none" else "restore",
+            read_only=bool(self.get("read_only")), detach_key=key, note=self.say,
+            steal=bool(self.get("steal")), restored_lines=lines).run()
         return self._finish_attach(attach, outcome)
 
     def _finish_attach(self, attach, outcome):
@@ -452,7 +517,7 @@ class _Call:
         return offset, status
 
     def _follow(self, session, target, offset, filter_):
-        from ptyguard_core.client import Follower
+        from ptyguard_core.channel import Follower
         gaps = []
         with self.client.open_channel("log") as channel:
             follower = Follower(channel, target, offset, self.get("hold", LOG_HOLD_S),
@@ -471,15 +536,42 @@ class _Call:
 
     def send(self):
         """Type literal bytes, once."""
-        from ptyguard_core.client import send_input
+        from ptyguard_core.sending import paste_input, send_input
         data = b" ".join(os.fsencode(word) for word in self.command.args)
         if self.get("stdin"):
             data = _read_stdin()
+        type_ = paste_input if self.get("paste") else send_input
         with self.client.open_channel("send") as channel:
-            ok = send_input(channel, self.command.names[0], data, bool(self.get("enter")),
-                            self.get("timeout"))
+            self._tell_sent(type_(channel, self.command.names[0], data, bool(self.get("enter")),
+                                  self.get("timeout")))
+
+    def _tell_sent(self, ok):
         if self.get("json"):
             _print(_as_json(name=ok["session"], written=ok["written"], offset=ok["offset"]))
+
+    def key(self):
+        """Press keys, once; or tell their names."""
+        from ptyguard_core import keys
+        from ptyguard_core.sending import send_input, send_keys
+        from ptyguard_core.starting import as_wire
+        if self.get("list"):
+            return self._list_keys(keys)
+        words = [as_wire(word) for word in self.command.args]
+        type_, what, options = send_keys, words, {"takes_text": self.command.word == "send-keys"}
+        if self.get("hex") or self.get("literal"):
+            type_, options = send_input, {}
+            what = keys.hex_keys(words) if self.get("hex") else keys.literal(words)
+        else:
+            keys.encode(words, False, **options)    # what is no key starts nothing, asks nobody
+        with self.client.open_channel("send") as channel:
+            self._tell_sent(type_(channel, self.command.names[0], what,
+                                  timeout_s=self.get("timeout"), **options))
+
+    def _list_keys(self, keys):
+        if self.get("json"):
+            _print(_as_json(keys=keys.listing(), modifiers=keys.modifiers_listing()))
+        else:
+            _print("\n".join(keys.list_lines()))
 
     def resize(self):
         """Set a session's terminal size."""
@@ -492,34 +584,32 @@ class _Call:
         import time
         timeout_s = self.get("timeout")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        names = self.command.names or [None]
-        targets = ["@" + self._resolve(name)["id"] for name in names]
+        # All at the beginning: "now" is now for each of them.
+        sessions = [self._resolve(name) for name in self.command.names or [None]]
         results = []
-        for target in targets:
+        for session in sessions:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            results.append(self._wait_one(target, left))
+            results.append(self._wait_one(session, left))
         if self.get("json"):
             told = [result[1] for result in results]
             _print(_as_json(**(told[0] if len(told) == 1 else {"results": told})))
         return next((status for status, _ in results if status), 0)
 
-    def _wait_one(self, target, timeout_s):
+    def _wait_one(self, facts, timeout_s):
         """(exit status, facts for --json)."""
-        from ptyguard_core.client import wait_for, wait_idle
+        import time
         from ptyguard_core.report import LIVING
-        facts = self._resolve(target)
+        target = "@" + facts["id"]
         told = {"name": facts["name"], "exit": None, "matched": None, "timed_out": False}
+        began = time.monotonic()
         try:
             if self.get("for") is not None:
-                with self.client.open_channel("wait") as channel:
-                    match = wait_for(channel, target, self._pattern(), timeout_s,
-                                     self.get("since", "oldest"), bool(self.get("raw")))
-                told["matched"] = match.group().decode("utf-8", "surrogateescape")
-                return 0, told
+                told["matched"] = self._wait_for_text(facts, target, timeout_s)
+                if timeout_s is not None:
+                    timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
             if self.get("idle") is not None:
-                with self.client.open_channel("wait") as channel:
-                    ended = wait_idle(channel, target, self.get("idle"), timeout_s)
-                told["exit"] = ended and ended["exit"]
+                told["exit"] = self._wait_for_silence(target, timeout_s)
+            if self.get("for") is not None or self.get("idle") is not None:
                 return 0, told
             # What has ended is no matter of time.
             session = self.client.request(
@@ -532,6 +622,22 @@ class _Call:
                 self.say(f"{facts['name']}: it did not come in {self.get('timeout'):g} s")
             told["timed_out"] = True
             return TIMED_OUT_STATUS, told
+
+    def _wait_for_text(self, facts, target, timeout_s):
+        from ptyguard_core.waiting import wait_for
+        since = self.get("since", "oldest")
+        if since == "now":
+            since = facts["offsets"]["end"] if facts["offsets"] else "oldest"
+        with self.client.open_channel("wait") as channel:
+            match = wait_for(channel, target, self._pattern(), timeout_s, since,
+                             bool(self.get("raw")))
+        return match.group().decode("utf-8", "surrogateescape")
+
+    def _wait_for_silence(self, target, timeout_s):
+        from ptyguard_core.waiting import wait_idle
+        with self.client.open_channel("wait") as channel:
+            ended = wait_idle(channel, target, self.get("idle"), timeout_s)
+        return ended and ended["exit"]
 
     def _pattern(self):
         import re
@@ -549,6 +655,8 @@ class _Call:
                 raise UsageError(f"no such signal: {self.get('signal')}", hint="such as HUP or 15")
         if self.get("grace") is not None:
             fields["grace"] = self.get("grace")
+        if self.get("orphans"):
+            fields["orphans"] = True
         names = self.command.names
         if self.get("all"):
             from ptyguard_core.report import LIVING
@@ -556,6 +664,34 @@ class _Call:
                      if s["state"] in LIVING]
         return self._each(names, lambda name: self.client.request(
             "kill", self.get("timeout"), target=name, **fields)["session"])
+
+    def restart(self):
+        """The same command again."""
+        fields = {} if self.get("grace") is None else {"grace": self.get("grace")}
+        session = self.client.request("restart", self.get("timeout"),
+                                      target=self.command.names[0], **fields)["session"]
+        if self.get("json"):
+            _print(_as_json(**session))
+
+    def rename(self):
+        """Another name."""
+        session = self.client.request("rename", target=self.command.names[0],
+                                      name=self.command.args[0])["session"]
+        if self.get("json"):
+            _print(_as_json(**session))
+
+    def prune(self):
+        """Drop what is past its keeping, and tell what that was."""
+        is_rehearsal = bool(self.get("dry_run"))
+        ok = self.client.request("prune", dry_run=is_rehearsal)
+        if self.get("json"):
+            _print(_as_json(dry_run=is_rehearsal, sessions=ok["sessions"],
+                            output_only=ok["output_only"]))
+            return
+        for session in ok["sessions"]:
+            _print(f"{session['name']} @{session['id']}")
+        for session in ok["output_only"]:
+            _print(f"{session['name']} @{session['id']} (output only)")
 
     def rm(self):
         """Kill and forget."""
@@ -717,6 +853,18 @@ class _Call:
                 except FileNotFoundError:
                     pass                # between two names
 
+    def doctor(self):
+        """What is well, what is not, and the cure.  Starts and changes nothing."""
+        from ptyguard_core import doctor, survey
+        from ptyguard_core.report import findings_sheet
+        findings = doctor.examine(survey.gather(self.backend, self.get("dir"), os.environ))
+        worst = doctor.worst(findings)
+        if self.get("json"):
+            _print(_as_json(checks=[finding._asdict() for finding in findings], worst=worst))
+        else:
+            _print("\n".join(findings_sheet(findings)))
+        return 1 if worst == doctor.FAIL else 0
+
     # -- asking --------------------------------------------------------------------------
 
     def version(self):
@@ -734,22 +882,38 @@ class _Call:
         else:
             _print(f"ptyguard {__version__}")
 
+    def completion(self):
+        """A shell's script."""
+        from ptyguard_core import completion
+        _print(completion.script(self.command.args[0]), end="")
+
     def help(self):
         """One screen."""
-        _print(usage.help_text(self.command.args[0] if self.command.args else ""), end="")
+        _print(_help_page(self.command.args[0] if self.command.args else ""), end="")
 
     _VERBS = {
-        "start": start, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
-        "info": info, "has": has, "send": send, "log": log, "wait": wait, "resize": resize,
-        "kill": kill, "rm": rm, "status": status, "version": version, "help": help,
+        "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
+        "info": info, "has": has, "send": send, "key": key, "log": log, "wait": wait,
+        "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
+        "prune": prune, "status": status, "version": version,
+        "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
-        "daemon restart": daemon_restart, "daemon log": daemon_log,
+        "daemon restart": daemon_restart, "daemon log": daemon_log, "doctor": doctor,
     }
 
 
 # The guard's word for its daemon -> the word of `status`.
 _STATES = {"serving": "running", "quiescing": "running", "leaving": "stopped", "stopped": "stopped",
            "dead": "stopped", "stopping": "stopped", "circuit-open": "unhealthy"}
+
+
+def _help_page(verb):
+    """A verb's page of help; to that of `key` belong the names."""
+    page = usage.help_text(verb)
+    if verb == "key":
+        from ptyguard_core import keys
+        page += "\n" + "\n".join(keys.list_lines()) + "\n"
+    return page
 
 
 def _status_facts(paths, state, reason, guard, daemon):
@@ -769,11 +933,22 @@ def _status_facts(paths, state, reason, guard, daemon):
                   "started_at": guard.number("started_at_ms") / 1000 if has_guard else None},
         "dir": paths.state, "socket": paths.client_socket, "log": paths.daemon_log,
         "sessions": {"running": running, "ended": ended},
-        "update": {"pending": False, "running": daemon.get("version"), "newest": __version__,
-                   "deferred_reason": None,
-                   "last_failure": guard.text("last_failure") or None if has_guard else None},
+        "update": dict(_update_facts(daemon.get("version")),
+                       last_failure=guard.text("last_failure") or None if has_guard else None),
         "disk_error": daemon.get("disk_error"),
     }
+
+
+def _update_facts(running):
+    """Whether a newer version than the running one is at hand: the one that asks."""
+    from ptyguard_core.version import MalformedVersion, compare
+    try:
+        is_newer = running is not None and compare(__version__, running) > 0
+    except MalformedVersion:
+        is_newer = False
+    return {"pending": is_newer, "running": running,
+            "newest": __version__ if is_newer or running is None else running,
+            "deferred_reason": None}
 
 
 class _Verbatim:
@@ -785,7 +960,7 @@ class _Verbatim:
 
 
 def _plain_text():
-    from ptyguard_core.client import Plain
+    from ptyguard_core.waiting import Plain
     return Plain()
 
 
@@ -825,8 +1000,10 @@ def _read_stdin():
         raise PtyguardError(f"cannot read standard input: {error.strerror}") from None
 
 
-__all__ = ["NoSuchSession", "OutputGap", "PtyguardError", "SessionExists", "TimedOut",
-           "Unreachable", "UsageError", "connect", "main", "pick_backend"]
+__all__ = ["Busy", "CannotExecute", "CommandNotFound", "Incompatible", "LimitReached", "NoSuchSession",
+           "OutputGap", "PtyguardError", "Refused", "SessionDestroyed", "SessionExists",
+           "StateUnusable", "TimedOut", "Unreachable", "Unsupported", "UsageError", "connect", "main",
+           "pick_backend"]
 
 if __name__ == "__main__":
     console()

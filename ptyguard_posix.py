@@ -3,7 +3,7 @@
 It keeps the contract of ptyguard_core/backend.py, whose docstrings say what each
 public function promises; what stands here is how, and which fact of the kernel
 made it so.  Sections: places, processes, sessions, memory, sockets and locks,
-readiness, a human's terminal.
+readiness, a human's terminal, what `doctor` asks.
 
 Three facts shape it.  A forked child shares everything with its parent until it
 has reset it (signals, mask, descriptors).  O_NONBLOCK belongs to the open file
@@ -24,13 +24,14 @@ import sys
 import termios
 import time
 
-from ptyguard_core.backend import LET_GO, NOTHING_YET, Paths, Process, Spawned
+from ptyguard_core.backend import (LET_GO, LISTENER_GONE, NOTHING_YET, CanonicalMode, Paths,
+                                   Process, Spawned)
 from ptyguard_core.errors import StateUnusable
 
 _IS_LINUX = sys.platform.startswith("linux")
 _HOME_DIRECTORY = ".ptyguard"
-# Linux takes 107 bytes of path in sun_path, macOS 103; the longest name in it is
-# "/client.sock".
+# Linux takes 107 bytes of path in sun_path, macOS 103; the longest name in it is that of
+# a session's agent link, "/a-" and an id.
 _SOCKET_PATH_MAX = 103
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC       # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -39,24 +40,39 @@ _INITIAL_PID_NAMESPACE = 0xEFFFFFFC       # PROC_PID_INIT_INO, include/linux/pro
 
 def find_paths(explicit=None):
     """The `Paths` for this user; directories are made, private, or refused."""
+    root, is_named = _find_root(explicit)
+    _make_private(root, parents=is_named)
+    state = os.path.join(root, _host_name())
+    _make_private(state)
+    return Paths(root, state, _place_for_sockets(state))
+
+
+def look_for_paths(explicit=None):
+    """The `Paths` that `find_paths` would find, and whether sockets have their place yet."""
+    root, _ = _find_root(explicit)
+    state = os.path.join(root, _host_name())
+    try:
+        place = os.fsdecode(_read_start(os.path.join(state, "place"), 4096)).strip()
+    except OSError:
+        place = ""
+    is_elsewhere = os.path.isabs(place) and "\0" not in place
+    return Paths(root, state, place if is_elsewhere else state), is_elsewhere or place == "."
+
+
+def _find_root(explicit):
+    """(the root directory, whether somebody named it)."""
     explicit = explicit or os.environ.get("PTYGUARD_DIR")
     if explicit:
         try:
-            root = os.path.realpath(os.path.expanduser(explicit))
+            return os.path.realpath(os.path.expanduser(explicit)), True
         except OSError:
             raise StateUnusable(f"{explicit} is relative to a current directory that does "
                                 "not exist any more",
                                 hint="cd elsewhere, or name it from / on") from None
-        _make_private(root, parents=True)
-    elif "PYTEST_CURRENT_TEST" in os.environ:
+    if "PYTEST_CURRENT_TEST" in os.environ:
         raise StateUnusable("a test run must not use the real home directory",
                             hint="set PTYGUARD_DIR to a directory of the test's own")
-    else:
-        root = _default_root()
-        _make_private(root)
-    state = os.path.join(root, _host_name())
-    _make_private(state)
-    return Paths(root, state, _place_for_sockets(state))
+    return _default_root(), False
 
 
 def _default_root():
@@ -85,10 +101,22 @@ def _host_name():
 
 def _read_text(path):
     try:
-        with open(path, "rb") as file:
-            return file.read(256).decode("ascii", "replace").strip()
+        return _read_start(path, 256).decode("ascii", "replace").strip()
     except OSError:
         return ""
+
+
+def _read_start(path, limit):
+    """The first bytes of a file; does not wait for what has no end, such as a FIFO."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    data, piece = b"", b"?"
+    try:
+        while piece and len(data) < limit:
+            piece = os.read(fd, limit - len(data))      # those of /proc come in pieces
+            data += piece
+    finally:
+        os.close(fd)
+    return data
 
 
 def _make_private(path, parents=False):
@@ -133,8 +161,7 @@ def _place_for_sockets(state):
     chosen = os.path.join(state, "place")
     for _ in range(3):
         try:
-            with open(chosen, "rb") as file:
-                place = os.fsdecode(file.read(4096)).strip()
+            place = os.fsdecode(_read_start(chosen, 4096)).strip()
         except FileNotFoundError:
             _decide_place(state, chosen)
             continue
@@ -153,7 +180,7 @@ def _place_for_sockets(state):
 
 def _decide_place(state, chosen):
     place = "."
-    if len(os.fsencode(state)) + len("/client.sock") > _SOCKET_PATH_MAX \
+    if len(os.fsencode(state)) + len("/a-123456789012") > _SOCKET_PATH_MAX \
             or not _can_carry_sockets(state):
         place = f"/tmp/ptyguard-{os.getuid()}-{os.urandom(6).hex()}"
     draft = f"{chosen}.{os.urandom(6).hex()}"
@@ -306,6 +333,21 @@ def process_facts(pid):
     return facts
 
 
+def marked_processes(mark):
+    """The set of pids whose environment holds the bytes `mark`; of those we may look at."""
+    found = set()
+    for name in os.listdir("/proc") if _IS_LINUX else ():
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark in file.read().split(b"\0"):
+                    found.add(int(name))
+        except OSError:
+            continue                    # gone, or somebody else's
+    return found
+
+
 def signal_process(pid, start, signum):
     """Send a signal to exactly that process; False when it is gone."""
     try:
@@ -389,9 +431,7 @@ def launch(argv, environment, descriptors, log_path, detach):
     """Run `argv` with null and log as its stdio; return its pid."""
     report_read, report_write = os.pipe()
     try:
-        pid = _fork_clean()
-        if pid == 0:
-            _run_launched(argv, environment, descriptors, log_path, detach, report_write)
+        pid = _fork_launched(argv, environment, descriptors, log_path, detach, report_write)
     except BaseException:
         os.close(report_read)
         raise
@@ -410,6 +450,23 @@ def launch(argv, environment, descriptors, log_path, detach):
     if detach and not words:
         raise OSError(errno.ECHILD, "ended before it ran", argv[0])
     return int(words[0]) if detach else pid
+
+
+def begin_launch(argv, environment, descriptors, log_path):
+    """Like `launch` without `detach`, and waits for nothing; the pid of a child."""
+    # What it would say of a failed exec, its status says as well.
+    unread = os.open(os.devnull, os.O_WRONLY)
+    try:
+        return _fork_launched(argv, environment, descriptors, log_path, False, unread)
+    finally:
+        os.close(unread)
+
+
+def _fork_launched(argv, environment, descriptors, log_path, detach, report):
+    pid = _fork_clean()
+    if pid == 0:
+        _run_launched(argv, environment, descriptors, log_path, detach, report)
+    return pid
 
 
 def _run_launched(argv, environment, descriptors, log_path, detach, report):
@@ -758,16 +815,29 @@ def foreground_group(master):
     return group if group > 1 else None
 
 
-def end_of_input(master):
-    """The byte that means end of input while in canonical mode, else None."""
+# N_TTY_BUF_SIZE less the newline's place (drivers/tty/n_tty.c); MAX_CANON of macOS.
+_LINE_BYTES_MAX = 4095 if _IS_LINUX else 1023
+
+
+def canonical_mode(master):
+    """The terminal's CanonicalMode, None while it is in another mode."""
     try:
         mode = termios.tcgetattr(master)
     except termios.error:
         return None
     if not mode[3] & termios.ICANON:
         return None
+    ends = b"\n" + (b"\r" if mode[0] & termios.ICRNL and not mode[0] & termios.IGNCR else b"")
+    ends += b"".join(mode[6][which] for which in (termios.VEOL, termios.VEOL2)
+                     if mode[6][which] not in (b"\0", b"\xff"))
     byte = mode[6][termios.VEOF]
-    return byte if byte != b"\0" else None
+    return CanonicalMode(_LINE_BYTES_MAX, ends, b"" if byte == b"\0" else byte)
+
+
+def end_of_input(master):
+    """The byte that means end of input while in canonical mode, else None."""
+    mode = canonical_mode(master)
+    return mode.end_of_file or None if mode is not None else None
 
 
 def terminal_device(master):
@@ -896,6 +966,37 @@ def connect(path, timeout_s):
     return sock
 
 
+def connect_now(path):
+    """A connected, non-blocking socket, or None when that cannot be had at once."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(path)              # at once or not at all: a full backlog is EAGAIN, unix(7)
+        return sock
+    except OSError:
+        sock.close()
+        return None
+
+
+def watch_listener(sock):
+    """A descriptor, LISTENER_GONE, or None."""
+    try:
+        pid = peer_process(sock)        # noted by listen(2), SO_PEERCRED in unix(7)
+        if pid <= 0:
+            return None
+        os.kill(pid, 0)                 # not /proc, which may hide what lives (hidepid, proc(5))
+    except ProcessLookupError:
+        return LISTENER_GONE
+    except PermissionError:
+        pass                            # it lives
+    except OSError:
+        return None
+    try:
+        return watch_process(pid, process_start(pid))
+    except OSError:
+        return None
+
+
 def accept(listener):
     """A connected, non-blocking socket with room for bulk output, or OSError."""
     sock, _ = listener.accept()
@@ -992,6 +1093,17 @@ def try_lock(path, purpose, shared=False):
 def lock_holder(path):
     """What the holder wrote there, for an error message; "" when nothing is known."""
     return _read_text(path)
+
+
+def lock_open_file(descriptor):
+    """Take the kernel lock of an open file: True, False when held, None where there is none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None                     # ENOLCK, EOPNOTSUPP: flock(2) on some network mounts
+    return True
 
 
 # -- readiness ---------------------------------------------------------------------------
@@ -1118,3 +1230,221 @@ def stop_self():
     before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTSTP)
     signal.signal(signal.SIGTSTP, before)
+
+
+# -- what `doctor` asks: looks only, and not to be known is an answer ----------------------
+
+_NETWORK_FILE_SYSTEMS = frozenset((
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "gfs2", "gpfs",
+    "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs"))
+# In order of weight, systemd.unit(5): what stands in an earlier one hides its namesake.
+_MANAGER_ROOTS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+_ST_RDONLY = 1                 # PyPy does not name it; the same on all systems, statvfs(3)
+_RING_FILES = (                # how an open ring shows in /proc/PID/fd -> its kind
+    ("/memfd:ptyguard-ring", "memfd"), ("/dev/shm/ptyguard-", "shared memory"),
+    ("/tmp/ptyguard-", "file"))
+
+
+def process_confinement(pid):
+    """What bounds a process; {} where that cannot be seen."""
+    status = dict(line.split(":\t", 1) for line in _read_whole(f"/proc/{pid}/status").splitlines()
+                  if ":\t" in line)
+    if not status:
+        return {}
+    groups = {int(word) for word in status.get("Groups", "").split()}
+    groups.update(int(word) for word in status.get("Gid", "").split()[1:2])     # the effective one
+    return {"state": status.get("State", "")[:1], "groups": sorted(groups),
+            "no_new_privs": _is_set(status.get("NoNewPrivs")),
+            "seccomp": _is_set(status.get("Seccomp")),
+            "cgroups": _read_cgroups(pid), "limits": _read_limits(pid),
+            "mounts": _read_link(f"/proc/{pid}/ns/mnt"), "files": _open_files(pid)}
+
+
+def _read_whole(path):
+    """A file of the system's as text; "" when it cannot be read."""
+    try:
+        return os.fsdecode(_read_start(path, 1 << 20))
+    except OSError:
+        return ""
+
+
+def _read_link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def _is_set(word):
+    return None if word is None else word.strip() != "0"    # not told by old kernels
+
+
+def _read_cgroups(pid):
+    """{controllers: path}; those of version 2 have the name "" (cgroups(7))."""
+    rows = [line.split(":", 2) for line in _read_whole(f"/proc/{pid}/cgroup").splitlines()]
+    return {row[1]: row[2] for row in rows if len(row) == 3}
+
+
+def _read_limits(pid):
+    """{name: (soft, hard)}; `inf` for what is not limited."""
+    limits = {}
+    for line in _read_whole(f"/proc/{pid}/limits").splitlines()[1:]:
+        words = line[26:].split()       # names have blanks in them, and 25 columns
+        try:
+            limits[line[:26].strip().lower()] = tuple(
+                float("inf") if word == "unlimited" else int(word) for word in words[:2])
+        except ValueError:
+            continue
+    return limits
+
+
+def _open_files(pid):
+    """What its descriptors lead to, or None when that is not for us to see."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return None
+    return [link for link in (_read_link(f"/proc/{pid}/fd/{name}") for name in names)
+            if link is not None]
+
+
+def group_name(number):
+    """The name of a group by the group database; the number where it has none."""
+    import grp
+    try:
+        return grp.getgrgid(number).gr_name
+    except (KeyError, OverflowError):
+        return str(number)
+
+
+def look_at_lock(path, shared=False):
+    """Whether that kernel lock is held, and by which pids; takes it for no longer than it asks."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False, []
+    try:
+        pids = _locking_pids(os.fstat(fd))
+        if pids:
+            return True, pids
+        # The list may lack it: other file systems number their files otherwise there.
+        fcntl.flock(fd, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return False, []
+    except BlockingIOError:
+        return True, []
+    finally:
+        os.close(fd)
+
+
+def _locking_pids(facts):
+    """Who has locked that file, by /proc/locks (proc(5))."""
+    name = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    rows = [line.split() for line in _read_whole("/proc/locks").splitlines()]
+    return [int(row[4]) for row in rows
+            if len(row) > 5 and row[1] == "FLOCK" and row[5] == name and row[4].isdigit()]
+
+
+def terminal_supply():
+    """How many terminals there are and may be, and why none can be had, if so."""
+    counts = [_read_text("/proc/sys/kernel/pty/" + name) for name in ("nr", "max")]
+    used, limit = (int(text) if text.isdigit() else None for text in counts)
+    error = ""
+    try:
+        for fd in os.openpty():
+            os.close(fd)
+    except OSError as failure:
+        error = failure.strerror or str(failure)
+    return {"used": used, "limit": limit, "error": error}
+
+
+def file_system(path):
+    """What `path` is on."""
+    facts = os.statvfs(path)
+    type_ = _file_system_type(path)
+    return {"type": type_, "is_network": None if type_ is None else type_ in _NETWORK_FILE_SYSTEMS,
+            "is_read_only": bool(facts.f_flag & _ST_RDONLY),
+            "free_bytes": facts.f_bavail * facts.f_frsize,
+            # Some, such as btrfs, have no such number.
+            "free_files": facts.f_favail if facts.f_files else None}
+
+
+def _file_system_type(path):
+    """By the mount that `path` is under: the last of those with the longest name."""
+    path, found, type_ = os.path.realpath(path), "", None
+    for line in _read_whole("/proc/self/mountinfo").splitlines():
+        words, _, rest = line.partition(" - ")
+        words = words.split()
+        if len(words) < 5 or not rest:
+            continue
+        # Blanks and their like stand there as \\040.
+        under = os.fsdecode(os.fsencode(words[4]).decode("unicode_escape").encode("latin-1"))
+        if len(under) >= len(found) and (path + "/").startswith(under.rstrip("/") + "/"):
+            found, type_ = under, rest.split()[0]
+    return type_
+
+
+def ring_memory(pid=None):
+    """What rings are made of, there or (without `pid`) here: memfd, shared memory, file."""
+    if pid is None:
+        fd = _make_memfd()
+        if fd is None:
+            fd = _make_unlinked_file()
+        links = [_read_link(f"/proc/self/fd/{fd}") or ""]
+        os.close(fd)
+    else:
+        links = _open_files(pid) or []
+    kinds = {kind for link in links for start, kind in _RING_FILES
+             if link.startswith(start) and link.endswith(" (deleted)")}
+    if "file" in kinds and _file_system_type("/tmp") == "tmpfs":
+        kinds = kinds - {"file"} | {"shared memory"}
+    return next((kind for kind in ("file", "shared memory", "memfd") if kind in kinds), None)
+
+
+def logout_facts():
+    """What systemd knows of this user; `has_manager` is False where it does not run."""
+    entry = _passwd_entry()
+    user = entry.pw_name if entry else str(os.getuid())
+    return {"has_manager": os.path.isdir("/run/systemd/system"),    # sd_booted(3)
+            "user": user, "lingers": os.path.exists(f"/var/lib/systemd/linger/{user}")}
+
+
+def manager_texts(name):
+    """The service manager's texts about `logind.conf` or a unit, weightiest last."""
+    return _manager_texts(name, _MANAGER_ROOTS)
+
+
+def _manager_texts(name, roots):
+    folder = "systemd" if name.endswith(".conf") else "systemd/system"
+    mains = [os.path.join(root, folder, name) for root in roots]
+    texts = [_read_whole(main) for main in mains if os.path.exists(main)][:1]
+    added = {}
+    for main in reversed(mains):
+        added.update((drop, os.path.join(main + ".d", drop)) for drop in _names_in(main + ".d")
+                     if drop.endswith(".conf"))
+    texts += [_read_whole(added[drop]) for drop in sorted(added)]
+    return [text for text in texts if text]
+
+
+def _names_in(directory):
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []                       # most of these directories are not there
+
+
+def cleaning_age(directory):
+    """After what time systemd-tmpfiles removes what lies in `directory`; "" when never."""
+    return _cleaning_age(directory, _MANAGER_ROOTS)
+
+
+def _cleaning_age(directory, roots):
+    files = {}
+    for folder in (os.path.join(root, "tmpfiles.d") for root in reversed(roots)):
+        files.update((name, os.path.join(folder, name)) for name in _names_in(folder)
+                     if name.endswith(".conf"))
+    for name in sorted(files):          # of two lines about one path the first counts
+        for line in _read_whole(files[name]).splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[0][:1] in "dDevqQ" and words[1].rstrip("/") == directory:
+                return words[5] if len(words) > 5 and words[5] != "-" else ""
+    return ""

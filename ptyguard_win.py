@@ -16,6 +16,10 @@ def find_paths(explicit=None):
     raise _unsupported()
 
 
+def look_for_paths(explicit=None):
+    raise _unsupported()
+
+
 def user_id():
     raise _unsupported()
 
@@ -60,6 +64,10 @@ def signal_number(name):
     raise _unsupported()
 
 
+def marked_processes(mark):
+    raise _unsupported()
+
+
 def signal_name(number):
     raise _unsupported()
 
@@ -77,6 +85,10 @@ def watch_process(pid, start):
 
 
 def launch(argv, environment, descriptors, log_path, detach):
+    raise _unsupported()
+
+
+def begin_launch(argv, environment, descriptors, log_path):
     raise _unsupported()
 
 
@@ -132,6 +144,10 @@ def foreground_group(master):
     raise _unsupported()
 
 
+def canonical_mode(master):
+    raise _unsupported()
+
+
 def end_of_input(master):
     raise _unsupported()
 
@@ -153,6 +169,14 @@ def listen(path):
 
 
 def connect(path, timeout_s):
+    raise _unsupported()
+
+
+def connect_now(path):
+    raise _unsupported()
+
+
+def watch_listener(sock):
     raise _unsupported()
 
 
@@ -192,6 +216,10 @@ def lock_holder(path):
     raise _unsupported()
 
 
+def lock_open_file(descriptor):
+    raise _unsupported()
+
+
 def make_poller(any_file=False):
     raise _unsupported()
 
@@ -225,4 +253,40 @@ def is_foreground(descriptor):
 
 
 def stop_self():
+    raise _unsupported()
+
+
+def process_confinement(pid):
+    raise _unsupported()
+
+
+def group_name(number):
+    raise _unsupported()
+
+
+def look_at_lock(path, shared=False):
+    raise _unsupported()
+
+
+def terminal_supply():
+    raise _unsupported()
+
+
+def file_system(path):
+    raise _unsupported()
+
+
+def ring_memory(pid=None):
+    raise _unsupported()
+
+
+def logout_facts():
+    raise _unsupported()
+
+
+def manager_texts(name):
+    raise _unsupported()
+
+
+def cleaning_age(directory):
     raise _unsupported()

@@ -20,11 +20,12 @@ import time
 
 from . import frames
 from .backend import FAILED, READABLE, WRITABLE
-from .client import Channel
+from .channel import Channel
 from .detachkey import Matcher
 from .errors import NoSuchSession, PtyguardError, Unreachable
 from .loop import Loop
-from .terminal import Modes, safe_start, without_queries
+from .starting import as_wire, own_agent
+from .terminal import Modes, Newlines, safe_start, without_queries
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
 
@@ -38,6 +39,7 @@ PASTE_PATIENCE_S = 1.0         # its end may have been lost; then the key works 
 RECONNECT_PAUSE_S = 0.05
 RECONNECT_LIMIT_S = 60.0
 FLUSH_LIMIT_S = 5.0
+GOODBYE_LIMIT_S = 5.0
 
 
 _TYPED_AS = {"SIGINT": b"\x03", "SIGQUIT": b"\x1c"}     # what a terminal makes them of
@@ -61,11 +63,15 @@ class Attachment:
     """One client on one session.  `run` does it all and returns the Outcome."""
 
     def __init__(self, backend, paths, session, start, is_run=False, read_only=False,
-                 detach_key=None, pass_input=True, timeout_s=None, note=None):
+                 detach_key=None, pass_input=True, timeout_s=None, note=None, steal=False,
+                 restored_lines=None, kill_on_hangup=False, as_lf=False):
         """`session` as the daemon described it; `start` is "restore", "oldest", ...
 
         `is_run`: hold the program as a pipe would, when stdout is no terminal.
         `pass_input`: whether stdin is read at all.  `note(text)` tells the user.
+        `steal`: send other people's clients away.  `restored_lines`: paint no more of
+        history than that.  `kill_on_hangup`: our going without a word ends the session.
+        `as_lf`: what is no terminal gets CR LF as LF.
         """
         self._backend = backend
         self._paths = paths
@@ -75,11 +81,15 @@ class Attachment:
         self._read_only = read_only
         self._note = note or (lambda text: None)
         self._timeout_s = timeout_s
+        self._steal = steal
+        self._restored_lines = restored_lines
+        self._kill_on_hangup = kill_on_hangup
         self._has_terminal_in = os.isatty(0)
         self._has_terminal_out = os.isatty(1)
         # In the background our terminal is somebody else's now: only show output.
         self._is_interactive = self._has_terminal_in and (not is_run or backend.is_foreground(0))
         self._reads_input = pass_input and (self._is_interactive or not self._has_terminal_in)
+        self._agent = as_wire(own_agent()) if self._is_interactive and not read_only else None
         self._matcher = Matcher(detach_key) if detach_key and self._is_interactive else None
         self._channel = None
         self._offset = None             # of the next byte of output; None before the first
@@ -89,6 +99,7 @@ class Attachment:
         self._outgoing = b""            # frames on their way to this daemon
         self._history = bytearray()     # RESTORE bytes so far
         self._ends_line = True          # the last byte was a newline
+        self._newlines = Newlines() if as_lf and not self._has_terminal_out else None
         self._is_writing = False
         self._saved = None              # termios to put back
         self._is_stdout_gone = False    # nobody is there to read what we write
@@ -126,6 +137,7 @@ class Attachment:
                 self._loop.turn()
             self._finish_output()
             self._undo_modes()
+            self._say_goodbye()
         finally:
             if self._saved is not None:
                 self._backend.leave_raw(0, self._saved)
@@ -134,6 +146,14 @@ class Attachment:
             if self._own_stdout is not None:
                 os.close(self._own_stdout)
         return self._outcome
+
+    def _say_goodbye(self):
+        """Who detaches on purpose does not hang up."""
+        if self._kill_on_hangup and self._outcome.kind == DETACHED and self._channel is not None:
+            try:
+                self._channel.request("leave", GOODBYE_LIMIT_S)
+            except (PtyguardError, OSError, EOFError):
+                pass                    # then it is as if our terminal had gone
 
     def _end(self, kind, error=None):
         if self._outcome is None:
@@ -150,6 +170,9 @@ class Attachment:
                     hold=self._hold(), read_only=self._read_only,
                     interactive=self._is_interactive, viewer=self._is_interactive,
                     may_type=self._reads_input and not self._read_only,
+                    steal=self._steal and start in ("restore", "now"),
+                    nudge=start in ("restore", "now"), kill_on_hangup=self._kill_on_hangup,
+                    agent=self._agent,
                     incarnation=self._session["incarnation"], size=self._size()))
         except BaseException:
             channel.close()
@@ -213,7 +236,7 @@ class Attachment:
 
     def _hear_live(self, event):
         if self._history:
-            self._write(paintable(bytes(self._history), event["offset"]))
+            self._write(paintable(bytes(self._history), event["offset"], self._restored_lines))
             self._history = bytearray()
         self._offset = event["offset"]
 
@@ -227,6 +250,9 @@ class Attachment:
     def _hear_removed(self, _event):
         self._end(LOST, NoSuchSession(f"session {self._session['name']} was removed"))
 
+    def _hear_renamed(self, event):
+        self._session["name"] = event["session"]
+
     def _hear_gap(self, event):
         self._note(f"output {event['from']} to {event['to']} was overwritten before it was read")
 
@@ -234,7 +260,8 @@ class Attachment:
         self._end(LOST, Unreachable(event.get("error", {}).get("message", "refused")))
 
     _EVENTS = {"live": _hear_live, "exit": _hear_exit, "detached": _hear_detached,
-               "removed": _hear_removed, "gap": _hear_gap, "refused": _hear_refused}
+               "removed": _hear_removed, "gap": _hear_gap, "refused": _hear_refused,
+               "renamed": _hear_renamed}
 
     def _lose_daemon(self):
         """It died or was replaced: go on at our offset with the next one."""
@@ -293,7 +320,7 @@ class Attachment:
 
     def _write(self, data):
         """Write now what goes, keep the rest (a copy)."""
-        view = memoryview(data)
+        view = memoryview(data if self._newlines is None else self._newlines.feed(data))
         if view:
             self._ends_line = view[-1] == 10
         if not self._output:
@@ -347,6 +374,9 @@ class Attachment:
 
     def _finish_output(self):
         """Everything that came is written, unless whoever reads it is gone or stuck."""
+        if self._newlines is not None:
+            rest, self._newlines = self._newlines.flush(), None
+            self._write(rest)
         if self._outcome.kind != HUNG_UP:
             self._flush(None if self._outcome.kind == ENDED else FLUSH_LIMIT_S)
 
@@ -496,15 +526,32 @@ class Attachment:
             self._ask("size", size=self._size())
 
 
-def paintable(history, end_offset):
+def paintable(history, end_offset, lines=None):
     """What of `history`, which ends at `end_offset`, may be sent to a terminal: from a safe
-    place on, in the modes that hold there, and nothing that makes the terminal answer."""
+    place on, in the modes that hold there, and nothing that makes the terminal answer.
+    With `lines`, at most so many of them."""
     cut = max(0, len(history) - PAINTED_BYTES_MAX)
+    if lines is not None:
+        cut = max(cut, _line_start(history, lines))
     tail = history[cut:]
     modes = Modes()
-    if len(tail) < end_offset:          # something lies before it
+    if lines is not None and history[cut - 1:cut] == b"\n":
+        modes.feed(history[:cut])       # it begins with a line: nothing is cut
+    elif len(tail) < end_offset:        # something lies before it
         modes.feed(history[:cut])
         skipped = safe_start(tail)
         modes.feed(tail[:skipped])
         tail = tail[skipped:]
     return modes.redo() + without_queries(tail)
+
+
+def _line_start(history, lines):
+    """Where the last `lines` lines begin; an unfinished one counts."""
+    at = len(history) - 1 if history.endswith(b"\n") else len(history)
+    if not lines:
+        return len(history)
+    for _ in range(lines):
+        at = history.rfind(b"\n", 0, at)
+        if at < 0:
+            return 0
+    return at + 1

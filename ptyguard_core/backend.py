@@ -25,6 +25,10 @@ HANGUP = 16                    # comes unasked; asked for alone it keeps a descr
 NOTHING_YET = 0
 LET_GO = -1                    # no program has the terminal open any more
 
+LISTENER_GONE = -1             # what `watch_listener` answers besides a descriptor and None
+
+SOCKET_PATH_MAX = 107          # bytes that Linux takes; macOS 103, and fails beyond them
+
 
 class Paths:
     """Where things are, for one user on one host; strings, absolute."""
@@ -41,6 +45,10 @@ class Paths:
         self.daemon_log = state + "/daemon.log"
         self.guard_log = state + "/guard.log"
         self.copies = state + "/bin"
+
+    def agent_link(self, id_):
+        """A session's link to an SSH agent: the longest name beside the sockets."""
+        return f"{self.place}/a-{id_}"
 
 
 class Process:
@@ -71,6 +79,17 @@ class Spawned:
         self.status = status
 
 
+class CanonicalMode:
+    """What a terminal's settings say of lines, while it is in canonical mode."""
+
+    __slots__ = ("limit", "ends", "end_of_file")
+
+    def __init__(self, limit, ends, end_of_file):
+        self.limit = limit              # bytes that an unfinished line may have
+        self.ends = ends                # the bytes that end one
+        self.end_of_file = end_of_file  # one byte, or b"" when there is none
+
+
 class Backend:
     """The names both modules have.  See the module's docstring."""
 
@@ -79,6 +98,12 @@ class Backend:
         """The `Paths` for this user; directories are made, private, or refused.
 
         `explicit` wins over PTYGUARD_DIR.  Raises StateUnusable with the reason.
+        """
+
+    def look_for_paths(explicit=None):
+        """(the `Paths` that `find_paths` would find, whether the place of sockets is decided).
+
+        Makes and refuses nothing.  Raises StateUnusable where no root can be named.
         """
 
     def user_id():
@@ -109,6 +134,10 @@ class Backend:
     def process_facts(pid):
         """What can be seen of a process, for people: a dict with `command`, `cwd`, `argv`
         where they are known."""
+
+    def marked_processes(mark):
+        """The set of pids whose environment, as they were started, holds the bytes `mark`
+        (`NAME=VALUE`); of those that can be looked at."""
 
     def signal_process(pid, start, signum):
         """Send a signal to exactly that process; False when it is gone.
@@ -141,6 +170,13 @@ class Backend:
         `descriptors` become 3, 4, ... there; everything else is closed.  With
         `detach` it is nobody's child and leads its own session.  OSError with
         the errno of a failed exec.
+        """
+
+    def begin_launch(argv, environment, descriptors, log_path):
+        """Like `launch` without `detach`, and waits for nothing; the pid of a child.
+
+        A failed exec shows in what `reap_children` tells of it: status 127.  OSError when
+        it did not get that far.
         """
 
     def try_program(argv, timeout_s):
@@ -189,6 +225,9 @@ class Backend:
     def foreground_group(master):
         """The foreground process group, or None."""
 
+    def canonical_mode(master):
+        """The terminal's `CanonicalMode`, None while it is in another mode."""
+
     def end_of_input(master):
         """The byte that means end of input while in canonical mode, else None."""
 
@@ -212,6 +251,17 @@ class Backend:
 
     def connect(path, timeout_s):
         """A connected socket, or OSError; TimeoutError is not a refusal."""
+
+    def connect_now(path):
+        """A connected, non-blocking socket, or None when that cannot be had at once."""
+
+    def watch_listener(sock):
+        """How to notice the end of who serves the socket that `sock` is connected to.
+
+        A descriptor that becomes readable at the end of the process that called listen;
+        LISTENER_GONE when that one is gone, so that its child or the like serves there;
+        None when nothing tells.
+        """
 
     def accept(listener):
         """A connected, non-blocking socket with room for bulk output, or OSError."""
@@ -243,6 +293,12 @@ class Backend:
 
     def lock_holder(path):
         """What the holder wrote there, for an error message; "" when nothing is known."""
+
+    def lock_open_file(descriptor):
+        """Take the kernel lock of an open file for as long as that is open; writes nothing.
+
+        True; False when somebody else holds it; None where files cannot be locked.
+        """
 
     # -- readiness -----------------------------------------------------------------------
     def make_poller(any_file=False):
@@ -285,3 +341,39 @@ class Backend:
 
     def stop_self():
         """Stop as Ctrl-Z would; returns when continued."""
+
+    # -- what `doctor` asks: changes nothing; what is not known here is None or empty ------
+    def process_confinement(pid):
+        """What bounds a process: a dict with `state` (one letter), `groups`, `no_new_privs`,
+        `seccomp`, `cgroups` ({controllers: path}), `limits` ({name: (soft, hard)}), `mounts`
+        (a name of the namespace) and `files` (what it has open)."""
+
+    def group_name(number):
+        """The name of a group, or its number as text."""
+
+    def look_at_lock(path, shared=False):
+        """(whether the lock of that file is held, pids of holders as far as the system tells).
+
+        With `shared` those who share it count too.  OSError when the file cannot be looked at.
+        """
+
+    def terminal_supply():
+        """A dict: `used` and `limit` of this host's terminals, `error` when none can be opened."""
+
+    def file_system(path):
+        """What `path` is on: a dict with `type`, `is_network`, `is_read_only`, `free_bytes`,
+        `free_files`.  OSError when it is not there."""
+
+    def ring_memory(pid=None):
+        """What rings are made of, by that process or by this one: "memfd", "shared memory",
+        "file" (on a disk), or None."""
+
+    def logout_facts():
+        """A dict: `has_manager` (a service manager ends what a login leaves), `user`, `lingers`."""
+
+    def manager_texts(name):
+        """The service manager's settings of `logind.conf` or of a unit, as texts; what stands
+        in a later one counts."""
+
+    def cleaning_age(directory):
+        """After what time a cleaner removes what lies in `directory`, as text; "" for never."""

@@ -22,6 +22,7 @@ import os
 import time
 
 from . import frames, guardwire as wire, requests
+from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import Connection
 from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
@@ -29,14 +30,17 @@ from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, St
 from .guardlink import GuardLink
 from .journal import Journal
 from .link import close_all
+from .logkeeper import LogKeeper
 from .loop import Loop
-from .registry import NoRegistry, Registry, expired, lost, shape_fault
+from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
+                       shape_fault)
+from .restarting import Restarts, encode_launch
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
 from .terminal import QueryAnswerer
-from .tree import Killing
+from .tree import Killing, session_mark
 from .version import OURS
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
@@ -50,6 +54,7 @@ NUDGE_S = 0.05                 # between the two sizes, so that both are seen
 IDLE_EXIT_S = 3600.0
 SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
 KEPT_OUTPUT_BYTES = 32 << 20
+EXPIRY_SLACK_S = 0.01          # two clocks: better a little late than a look in vain
 _FROM_RESTORE_BYTES = 64 * 1024     # what a lagged client is painted from
 
 
@@ -81,10 +86,20 @@ class Daemon:
         self._waiters = {}                  # (what, session id) -> callables
         self._sends = {}                    # session id -> Sends, the first has its turn
         self._killings = {}                 # session id -> (Killing, callables)
+        self.restarts = Restarts(self)
+        self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
+        self.agents = AgentLinks(backend, self.loop, paths, journal)
         self._answerers = {}                # session id -> QueryAnswerer
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
         self._idle_timer = None
+        self._keep_count = int(settings.get("keep-count", KEEP_COUNT))
+        self._keep_days = float(settings.get("keep-days", KEEP_DAYS))
+        self._keep_output_bytes = int(settings.get("keep-output", KEPT_OUTPUT_BYTES))
+        self._expiry_timer = None
+        # Looked up once: a daemon out of descriptors still has to say hello.
+        self._own_start = backend.process_start(os.getpid())
+        self._boot_id = backend.boot_id()
 
     # -- the guard -----------------------------------------------------------------------
 
@@ -97,7 +112,8 @@ class Daemon:
 
     def _on_signal(self, _bits):
         names = self._read_signals()
-        self.backend.reap_children()        # a guard's launcher, when we had to start one
+        for pid, raw in self.backend.reap_children():   # logs' writers, a guard's launcher
+            self.logs.on_child_end(pid, raw)
         if "SIGTERM" in names and not self._is_leaving:
             self.log("signal", name="SIGTERM")
             self.on_leave()
@@ -118,6 +134,7 @@ class Daemon:
             self.guard.confirm(id_)
         self._is_serving = True
         self._take_over_records(records)
+        self.agents.sweep([*self.sessions, *records])
         self.log("serving", sessions=len(self.sessions),
                  recovered=sum(s.ring.recovered_bytes for s in self.sessions.values() if s.ring))
         # Clients first: holders are to be back at their offsets before output moves.
@@ -125,8 +142,8 @@ class Daemon:
             self._on_connection(READABLE)
             self._listen()
         for session in list(self.sessions.values()):
-            self._resume(session)
-        self._prune()
+            self.resume(session)
+        self.prune()
         self._watch_idleness()
 
     def on_late_offer(self, id_, offer):
@@ -136,8 +153,8 @@ class Daemon:
             return
         self._adopt(id_, offer)
         self.guard.confirm(id_)
-        self._resume(self.sessions[id_])
-        self._tell_started(self.sessions[id_], None)
+        self.resume(self.sessions[id_])
+        self.tell_started(self.sessions[id_], None)
 
     def _open_registry(self):
         """The records on disk; sessions matter more than records of ended ones."""
@@ -164,7 +181,7 @@ class Daemon:
                 session.happen(GUARD_LOST_IT)
                 record.update(ended_at=self.wall_clock(), reason=gone[id_])
                 self.log("session_lost", session=id_, name=record["name"], reason=gone[id_])
-                self._save(session)
+                self.save(session)
 
     # -- adopting a session --------------------------------------------------------------
 
@@ -172,7 +189,13 @@ class Daemon:
         fields = offer.fields
         record, holders = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
         record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
+        if fields.get("spawn_number", 0) > record.get("spawn", 1):
+            # It was restarted, and whoever asked for that died before it could note so.
+            record.update(spawn=fields["spawn_number"], state=RUNNING, exit=None, ended_at=None,
+                          reason=None, collected=False)
         session = self.sessions[id_] = Session(record)
+        session.launch = fields.get("launch", b"")
+        self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
             session.record["state"] = RUNNING if not fields.get("exited") else QUARANTINED
@@ -190,7 +213,7 @@ class Daemon:
             self._note_exit(session, fields)
         elif session.state == DRAINING:     # its exit was known to a guard that is gone
             session.record["state"] = RUNNING
-        self._save(session)
+        self.save(session)
 
     def _open_ring(self, session, offer):
         """Map and recover; on failure the descriptors are closed and `ring` stays None."""
@@ -211,10 +234,11 @@ class Daemon:
             self.log("output_recovered", session=session.id, bytes=session.ring.recovered_bytes,
                      end=session.ring.end_offset)
 
-    def _resume(self, session):
+    def resume(self, session):
         """Begin to read an adopted session, once its holders are back or had their time."""
         if session.master >= 0:
             self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
+        self.logs.begin(session)
         if session.awaited_holders:
             self.loop.after(HOLDER_WAIT_S, lambda: self._stop_awaiting(session))
         if session.state == DRAINING:
@@ -236,6 +260,13 @@ class Daemon:
             self._drain_soon(session)
         else:
             self._update_terminal(session)
+
+    def on_log_changed(self, session):
+        """What is known of its log has to outlive us; and it may be waited for no more."""
+        self._send_blob(session)
+        self._wake(session)
+        if not session.is_living:
+            self.prune()
 
     # -- terminals -----------------------------------------------------------------------
 
@@ -299,7 +330,8 @@ class Daemon:
         elif session.input and self._is_serving:
             was_full = session.is_full()
             session.is_blocked = not session.write_input(
-                self.backend.write_terminal, lambda: self.backend.end_of_input(session.master))
+                self.backend.write_terminal, lambda: self.backend.end_of_input(session.master),
+                lambda: self.backend.canonical_mode(session.master))
             self._update_terminal(session)
             if was_full and not session.is_full():
                 self._listen_again(session)
@@ -345,7 +377,7 @@ class Daemon:
             return
         if session.is_living and session.record["exit"] is None:
             self._note_exit(session, message.fields)
-            self._save(session)
+            self.save(session)
             if session.state == DRAINING:
                 self._drain_soon(session)
             else:                       # nothing of it can be read here
@@ -380,7 +412,7 @@ class Daemon:
         session.is_drain_due = False
         if session.state != DRAINING or session.master < 0 or not self._is_serving:
             return
-        if session.awaited_holders:
+        if session.is_awaiting:
             return                          # _wake comes back here
         if not session.room():
             self._tell_ended(session)       # the slow one holds itself up, nobody else
@@ -403,44 +435,89 @@ class Daemon:
         session.master = -1
         session.happen(DRAINED)
         self.guard.send(wire.RELEASE_TERMINAL, session=session.id)
-        self._save(session)
+        self.save(session)
+        if session.is_restarting:
+            self._tell_killed(session)
+            self.restarts.on_drained(session)
+        else:
+            self.tell_end(session)
+
+    def tell_end(self, session):
+        """It has ended for good: everybody is told, and it is kept like others."""
         self._tell_ended(session)
         for cursor in list(session.cursors):
             cursor.owner.flush()
-        self._prune()
+        self.prune()
         self._watch_idleness()
 
     def _tell_ended(self, session):
-        for act in self._waiters.pop(("end", session.id), ()):
+        self._tell_killed(session)
+        if not session.is_restarting:
+            for act in self._waiters.pop(("end", session.id), ()):
+                act()
+
+    def _tell_killed(self, session):
+        for act in self._waiters.pop(("killed", session.id), ()):
             act()
 
     def on_caught_up(self, client):
         """A client has everything up to the end: perhaps that is the end of all."""
         session = client.session
-        if session.state not in (ENDED, QUARANTINED) or session.record["exit"] is None:
+        if session.state not in (ENDED, QUARANTINED) or session.record["exit"] is None \
+                or session.is_restarting:
             return
         client.is_exit_told = True
         client.send(frames.EVENT, event="exit", session=requests.describe(session),
                     spawn=session.record.get("spawn", 1), offset=client.cursor.offset)
 
-    def _prune(self):
-        """What is past its keeping goes, oldest first; living sessions never."""
-        records = {id_: session.record for id_, session in self.sessions.items()}
-        for id_ in expired(records, self.wall_clock()):
-            self.forget(self.sessions[id_])
-        kept = sorted((s for s in self.sessions.values() if s.state == ENDED and s.ring),
+    def past_keeping(self):
+        """(sessions to forget, sessions whose output alone is to go), oldest first; never
+        a living one, nor one whose log is still being written."""
+        records = self._records_to_keep()
+        gone = [self.sessions[id_] for id_ in expired(
+            records, self.wall_clock(), self._keep_count, self._keep_days)]
+        kept = sorted((s for s in self.sessions.values()
+                       if s.id in records and s.state == ENDED and s.ring and s not in gone),
                       key=lambda s: s.record.get("ended_at") or 0)
         total = sum(min(s.ring.end_offset, s.ring.capacity) for s in kept)
+        emptied = []
         for session in kept:
-            if total <= KEPT_OUTPUT_BYTES:
+            if total <= self._keep_output_bytes:
                 break
             if not session.cursors:
                 total -= min(session.ring.end_offset, session.ring.capacity)
-                self.log("kept_output_dropped", session=session.id)
-                self._release_ring(session)
+                emptied.append(session)
+        return gone, emptied
+
+    def _records_to_keep(self):
+        return {id_: session.record for id_, session in self.sessions.items()
+                if session.is_living or not self.logs.is_pending(session)}
+
+    def prune(self):
+        """Let go of what is past its keeping, and look again when the next one is."""
+        gone, emptied = self.past_keeping()
+        for session in gone:
+            self.log("session_expired", session=session.id, name=session.name)
+            self.forget(session)
+        for session in emptied:
+            self.log("kept_output_dropped", session=session.id)
+            self._release_ring(session)
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
+        due = next_expiry(self._records_to_keep(), self._keep_days)
+        if due is not None:
+            self._expiry_timer = self.loop.after(
+                max(0.0, due - self.wall_clock()) + EXPIRY_SLACK_S, self._expire)
+
+    def _expire(self):
+        self._expiry_timer = None
+        self.prune()
+        self._watch_idleness()
 
     def forget(self, session):
         """Drop an ended session: its output, its record, its clients."""
+        self.logs.forget(session)
         for cursor in list(session.cursors):
             client = cursor.owner
             client.send(frames.EVENT, event="removed", session=session.name)
@@ -448,6 +525,7 @@ class Daemon:
         self._release_ring(session)
         self.sessions.pop(session.id, None)
         self._answerers.pop(session.id, None)
+        self.agents.forget(session.id)
         self._remove_record(session.id)
 
     def _remove_record(self, id_):
@@ -487,11 +565,17 @@ class Daemon:
 
     def spawn(self, session, wanted):
         """Ask the guard for the child; `when_started` tells how it went."""
+        session.launch = encode_launch(wanted)
+        self.ask_guard_to_spawn(wire.SPAWN, session, wanted,
+                                lambda message: self._on_spawned(session, wanted, message))
+
+    def ask_guard_to_spawn(self, type_, session, wanted, act):
+        """SPAWN or RESPAWN; `act(message)` with the answer, None when the guard went away."""
         self.guard.ask(
-            wire.SPAWN, lambda message: self._on_spawned(session, wanted, message),
+            type_, act,
             lambda: self.start_failed(session, Unreachable(
                 "the guard is gone and no new one came up", hint="ptyguard daemon log")),
-            session=session.id, blob=_blob(session), **wanted)
+            session=session.id, blob=_blob(session), launch=session.launch, **wanted)
 
     def _on_spawned(self, session, wanted, message):
         if message is None:
@@ -507,10 +591,15 @@ class Daemon:
             self._spawned_unopened(session, message, "its descriptors did not arrive")
         elif message.type != wire.SPAWNED:
             close_all(message.descriptors)
-            self.start_failed(session, requests.spawn_error(
-                wanted, message.text("stage"), message.number("errno"), message.text("text")))
+            self.start_failed(session, self.spawn_refusal(wanted, message))
         else:
             self._take_spawned(session, message)
+
+    @staticmethod
+    def spawn_refusal(wanted, message):
+        """The typed error that the guard's REFUSED means."""
+        return requests.spawn_error(wanted, message.text("stage"), message.number("errno"),
+                                    message.text("text"))
 
     def _expect_offer(self, session):
         if self.sessions.get(session.id) is session and session.state == STARTING:
@@ -537,11 +626,12 @@ class Daemon:
             return
         self._send_blob(session)
         self._discard_older(session)
+        self.logs.begin(session)
         if session.awaited_holders:
             self.loop.after(READER_WAIT_S, lambda: self._stop_awaiting(session))
         self._update_terminal(session)
         self._watch_idleness()
-        self._tell_started(session, None)
+        self.tell_started(session, None)
 
     def _spawned_unopened(self, session, message, why):
         """It runs, the guard holds it, and we cannot read it: undo."""
@@ -554,24 +644,36 @@ class Daemon:
     def _undo_start(self, session, error):
         """The record could not be written: no session without one (C-505)."""
         self.log("start_undone", session=session.id, error=error.message)
+        session.awaited_holders = 0         # its end is not to wait for a reader
         self._update_terminal(session)
         self.kill(session, 0.0, lambda failed: None if failed else self.forget(session))
-        self._tell_started(session, error)
+        self.tell_started(session, error)
 
     def _discard_older(self, session):
         """An ended session of the same name makes way for the new one (C-108)."""
         for other in list(self.sessions.values()):
             if other is not session and other.name == session.name and not other.is_living:
-                self.forget(other)
+                self.logs.when_written(other, lambda gone=other: self._forget_ended(gone))
+
+    def _forget_ended(self, session):
+        if not session.is_living and session.id in self.sessions:
+            self.forget(session)
 
     def start_failed(self, session, error):
         """Nothing is left behind."""
+        if session.is_restarting:
+            self.restarts.failed(session, error)
+            return
         session.happen(SPAWN_REFUSED)
         self.sessions.pop(session.id, None)
+        self.agents.forget(session.id)
         self._remove_record(session.id)
-        self._tell_started(session, error)
+        self.tell_started(session, error)
 
-    def _tell_started(self, session, error):
+    def tell_started(self, session, error):
+        """Answer those who wait for its start: it runs, or `error` says why not."""
+        if session.is_restarting and error is None:
+            self.restarts.succeeded(session)
         for act in self._waiters.pop(("start", session.id), ()):
             act(error)
 
@@ -585,21 +687,24 @@ class Daemon:
     def when_ended(self, session, act, client=None):
         """Call `act()` once the session's end is known and its output read, as far as
         nobody's slowness delays that; not if `client` is gone by then."""
-        if session.is_living and not (session.state == DRAINING and not session.room()):
-            self._waiters.setdefault(("end", session.id), []).append(act)
-            if client is not None:
-                client.waits.append((session.id, act))
-        else:
+        is_over = not session.is_living or session.state == DRAINING and not session.room()
+        if client is None:
+            # An end that a restart waits for is told to nobody else.
+            act() if is_over else self._waiters.setdefault(("killed", session.id), []).append(act)
+        elif is_over and not session.is_restarting:
             act()
+        else:
+            self._waiters.setdefault(("end", session.id), []).append(act)
+            client.waits.append((session.id, act))
 
     # -- what verbs need -----------------------------------------------------------------
 
     def about(self):
         """Facts of this daemon, for hello and status."""
         return {"version": OURS, "protocol": [frames.PROTOCOL_MIN, frames.PROTOCOL_MAX],
-                "pid": os.getpid(), "pid_start": self.backend.process_start(os.getpid()),
+                "pid": os.getpid(), "pid_start": self._own_start,
                 "instance": self.instance, "started_at": self.started_at,
-                "host": os.path.basename(self.paths.state), "boot_id": self.backend.boot_id(),
+                "host": os.path.basename(self.paths.state), "boot_id": self._boot_id,
                 "owner": "headless", "sessions": len(self.sessions),
                 "guard_version": self.guard.facts.get("version", b"").decode("ascii", "replace"),
                 "guard_pid": self.guard.facts.get("guard_pid") if self.guard.is_up else None,
@@ -609,6 +714,7 @@ class Daemon:
         """This client reads that session from its cursor on."""
         client.follow(session, cursor)
         session.add(cursor)
+        self.logs.on_follow(session, cursor)
         self._note_holders(session)
         self._wake(session)
         self.loop.soon(client.flush)
@@ -621,9 +727,13 @@ class Daemon:
         client.unfollow()
         session.remove(cursor)
         if not self._is_leaving:
+            self.logs.on_unfollow(session, cursor)
+            self.agents.withdraw(session.id, client)
             self._note_holders(session)
             self.apply_size(session)
             self._wake(session)
+            if session.state == ENDED:
+                self.loop.soon(self.prune)      # what somebody reads is kept meanwhile
 
     def when_left(self, clients, act):
         """Call `act()` once all these connections have closed."""
@@ -663,7 +773,7 @@ class Daemon:
         """Its status has been fetched (C-123)."""
         if not session.is_living and not session.record.get("collected"):
             session.record["collected"] = True
-            self._save(session)
+            self.save(session)
 
     def queue_send(self, send):
         """Sends to one session take turns."""
@@ -705,15 +815,24 @@ class Daemon:
         for group in groups - {None}:
             self.backend.signal_group(group, signum)
 
-    def kill(self, session, grace_s, act):
-        """End the whole tree; `act(error or None)` when that is confirmed or given up."""
+    def kill(self, session, grace_s, act, takes_orphans=False):
+        """End the whole tree; `act(error or None)` when that is confirmed or given up.
+
+        `takes_orphans`: also programs that made themselves daemons, known by the session's
+        id in their environment.
+        """
         if session.id in self._killings:
             self._killings[session.id][1].append(act)
+            return
+        if session.state == STARTING:
+            self.when_started(session, lambda error: act(None) if error else
+                              self.kill(session, grace_s, act, takes_orphans))
             return
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
         spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
         killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
-                          self.loop.clock(), session.record.get("pid_start") or None)
+                          self.loop.clock(), session.record.get("pid_start") or None,
+                          session_mark(session.id) if takes_orphans else None)
         self._killings[session.id] = (killing, [act])
         self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
         self._step_killing(session)
@@ -900,6 +1019,8 @@ class Daemon:
         if client.hello.get("role") == "attach" or reason not in ("closed by the client",):
             self.log("client_left", pid=client.hello.get("pid"), reason=reason,
                      session=client.session.id if client.session else "-")
+        if client.cursor is not None and client.cursor.kills_on_hangup:
+            self._kill_for_hangup(client.session)
         if client.sends is not None:
             client.sends.cancel("its client went away")
         for sends in list(self._sends.values()):
@@ -918,9 +1039,16 @@ class Daemon:
                 entry[1]()
         self._watch_idleness()
 
+    def _kill_for_hangup(self, session):
+        """`run --kill-on-hangup` went without a word: killed, or its terminal did."""
+        if self._is_leaving or not session.is_living:
+            return
+        self.log("killed_for_hangup", session=session.id)
+        self.kill(session, requests.GRACE_S, lambda _error: None, takes_orphans=True)
+
     # -- what must outlive us ------------------------------------------------------------
 
-    def _save(self, session):
+    def save(self, session):
         """Record and blob; a full disk stops no session (C-503)."""
         self._send_blob(session)
         try:
@@ -945,6 +1073,7 @@ class Daemon:
             return
         self._is_leaving = True
         self._is_serving = False
+        self.logs.stop()
         self.log("leaving", sessions=len(self.sessions), clients=len(self.clients))
         if self._listener is not None:
             self.loop.change(self._listener.fileno(), 0)
@@ -1005,6 +1134,7 @@ class Daemon:
             yield descriptors, dict(exit_fields, session=session.id, blob=_blob(session),
                                     pid=session.record["pid"],
                                     pid_start=session.record["pid_start"],
+                                    launch=session.launch or None,
                                     spawn_number=session.record.get("spawn", 1))
 
     def on_deposited(self):

@@ -58,6 +58,7 @@ class Held:
         self.master = master
         self.slave = slave
         self.blob = blob                # the daemon's metadata, opaque here
+        self.launch = b""               # what it was started with, for a daemon that restarts it
         self.input = b""                # what a predecessor could not write any more
         self.spawn_number = 1
         self.pid = 0
@@ -67,6 +68,17 @@ class Held:
         self.watch = None               # descriptor that tells of a foreign process's end
         self.deaths = 0                 # of daemons, not by SIGKILL, while opening this one
 
+    _OF_A_CHILD = ("blob", "launch", "spawn_number", "pid", "pid_start", "is_child", "exit")
+
+    def child(self):
+        """What a new child replaces, for `put_back` should it not come to be."""
+        return {name: getattr(self, name) for name in self._OF_A_CHILD}
+
+    def put_back(self, child):
+        """Be again what `child` says."""
+        for name, value in child.items():
+            setattr(self, name, value)
+
     @property
     def is_living(self):
         return self.exit is None
@@ -74,6 +86,17 @@ class Held:
     @property
     def is_quarantined(self):
         return self.deaths >= QUARANTINE_DEATHS
+
+
+class Spawning:
+    """A child on its way: exec has neither worked nor failed yet."""
+
+    def __init__(self, held, link, serial, before=None):
+        self.held = held
+        self.link = link                # who asked, and wants the answer
+        self.serial = serial
+        self.before = before            # the child that it replaces, or None
+        self.said = []                  # pieces of what its status pipe told
 
 
 class DaemonProcess:
@@ -111,7 +134,7 @@ class Guard:
         self.log = journal
         self.loop = Loop(backend.make_poller(), time.monotonic)
         self.sessions = {}              # id -> Held
-        self.spawning = {}              # status descriptor -> (Held, link, serial, said)
+        self.spawning = {}              # status descriptor -> Spawning
         self.daemon = None              # the one that serves, or is to
         self.successor = None           # the one that rehearses beside it
         self.circuit = Circuit()
@@ -265,7 +288,7 @@ class Guard:
         self._tell_exit(held)
 
     def _is_starting(self, held):
-        return any(entry[0] is held for entry in self.spawning.values())
+        return any(spawning.held is held for spawning in self.spawning.values())
 
     def _forget_watch(self, held):
         if held.watch is not None:
@@ -372,6 +395,7 @@ class Guard:
             _exit_fields(held), session=held.id, blob=held.blob, pid=held.pid,
             pid_start=held.pid_start, spawn_number=held.spawn_number,
             has_terminal=int(held.master >= 0), input=held.input or None,
+            launch=held.launch or None,
             quarantined=int(held.is_quarantined))
 
     def _last_table(self, daemon):
@@ -606,61 +630,87 @@ class Guard:
     # -- spawning ------------------------------------------------------------------------
 
     def _say_spawn(self, daemon, message):
-        if self.is_stopping:
-            daemon.link.send(wire.REFUSED, message.serial, kind="busy", stage="request",
-                             text="the guard is stopping")
-            return
-        if self._descriptors_left() < DESCRIPTOR_RESERVE:
-            daemon.link.send(wire.REFUSED, message.serial, errno=errno.EMFILE, stage="descriptors",
-                             text=f"the guard may have {self.descriptor_limit} descriptors")
-            return
         if _id(message) in self.sessions:
             daemon.link.send(wire.REFUSED, message.serial, kind="in_use", stage="request",
                              text=f"session id {_id(message)} is in use")
             return
+        self._begin_child(daemon, message, self._spawn)
+
+    def _say_respawn(self, daemon, message):
+        held = self.sessions.get(_id(message))
+        if held is None or held.is_living or self._is_starting(held):
+            daemon.link.send(wire.REFUSED, message.serial, kind="busy", stage="request",
+                             text="no such session" if held is None else "its program lives")
+            return
+        self._begin_child(daemon, message, self._respawn_in(held))
+
+    def _begin_child(self, daemon, message, spawn):
+        """`spawn(fields)` gives (Held, status descriptor, the child before or None)."""
+        link, serial = daemon.link, message.serial
+        if self.is_stopping:
+            link.send(wire.REFUSED, serial, kind="busy", stage="request",
+                      text="the guard is stopping")
+            return
+        if self._descriptors_left() < DESCRIPTOR_RESERVE:
+            link.send(wire.REFUSED, serial, errno=errno.EMFILE, stage="descriptors",
+                      text=f"the guard may have {self.descriptor_limit} descriptors")
+            return
         try:
-            held, status = self._spawn(message)
+            held, status, before = spawn(message.fields)
         except OSError as error:
-            daemon.link.send(wire.REFUSED, message.serial, errno=error.errno,
-                             stage=getattr(error, "stage", "memory"), text=str(error.strerror))
+            link.send(wire.REFUSED, serial, errno=error.errno,
+                      stage=getattr(error, "stage", "memory"), text=str(error.strerror))
             return
         except (KeyError, ValueError, RingCorrupt) as error:
-            daemon.link.send(wire.REFUSED, message.serial, stage="request", text=str(error))
+            link.send(wire.REFUSED, serial, stage="request", text=str(error))
             return
         self.sessions[held.id] = held
-        self.spawning[status] = (held, daemon.link, message.serial, [])
+        self.spawning[status] = Spawning(held, link, serial, before)
         self.loop.watch(status, lambda _bits: self._on_exec_status(status), READABLE)
 
     def _descriptors_left(self):
         used = sum(3 if held.master >= 0 else 1 for held in self.sessions.values())
         return self.descriptor_limit - used
 
-    def _spawn(self, message):
-        fields = message.fields
+    def _spawn(self, fields):
         id_ = fields["session"]
         if not id_.isalnum() or len(id_) > 64:
             raise ValueError(f"session id {id_!r} cannot be used")
         capacity = fields["ring_bytes"]
         if not CAPACITY_MIN <= capacity <= CAPACITY_MAX:
             raise ValueError(f"a ring of {capacity} bytes")
+        ring = self._make_ring(capacity)
+        held = Held(id_.decode("ascii"), ring, -1, -1, b"")
+        try:
+            return held, self._spawn_child(held, fields), None
+        except BaseException:
+            os.close(ring)
+            raise
+
+    def _respawn_in(self, held):
+        def spawn(fields):
+            before = held.child()
+            return held, self._spawn_child(held, fields), before
+        return spawn
+
+    def _spawn_child(self, held, fields):
+        """Start it in a new terminal, as `held`'s child; its status descriptor."""
         cols, rows = fields["cols"], fields["rows"]
         if not (0 < cols < 65536 and 0 < rows < 65536):
             raise ValueError(f"a terminal of {cols}x{rows}")
         environment = dict(item.partition(b"=")[::2] for item in fields.get("env", ()))
-        ring = self._make_ring(capacity)
-        try:
-            spawned = self.backend.spawn_session(
-                fields["argv"], fields["executable"], environment, fields["cwd"], (cols, rows),
-                bool(fields.get("echo", 1)), fields.get("umask", 0o022) & 0o777,
-                fields.get("nice", 0), fields.get("limits", ()))
-        except BaseException:
-            os.close(ring)
-            raise
-        held = Held(id_.decode("ascii"), ring, spawned.master, spawned.slave,
-                    fields.get("blob", b""))
-        held.pid, held.pid_start = spawned.pid, spawned.start
+        spawned = self.backend.spawn_session(
+            fields["argv"], fields["executable"], environment, fields["cwd"], (cols, rows),
+            bool(fields.get("echo", 1)), fields.get("umask", 0o022) & 0o777,
+            fields.get("nice", 0), fields.get("limits", ()))
+        self._release_terminal(held)        # of the child before
+        self._forget_watch(held)
+        held.master, held.slave = spawned.master, spawned.slave
+        held.pid, held.pid_start, held.is_child = spawned.pid, spawned.start, True
+        held.exit, held.input = None, b""
         held.spawn_number = fields.get("spawn_number", 1)
-        return held, spawned.status
+        held.blob, held.launch = fields.get("blob", b""), fields.get("launch", b"")
+        return spawned.status
 
     def _make_ring(self, capacity):
         fd = self.backend.make_memory(memory_bytes(capacity))
@@ -675,40 +725,54 @@ class Guard:
 
     def _on_exec_status(self, status):
         """The child's exec worked (end of file) or it says why not."""
-        held, link, serial, said = self.spawning[status]
+        spawning = self.spawning[status]
         try:
             data = os.read(status, 64)
         except BlockingIOError:
             return
         if data:
-            said.append(data)
+            spawning.said.append(data)
             return
         self.loop.forget(status)
         os.close(status)
         del self.spawning[status]
-        failure = self.backend.decode_exec_status(b"".join(said))
+        failure = self.backend.decode_exec_status(b"".join(spawning.said))
         if failure is not None:
-            stage, number = failure
-            self._release(held)
-            link.send(wire.REFUSED, serial, errno=number, stage=stage, text=os.strerror(number))
+            self._on_exec_failed(spawning, *failure)
             return
-        if not link.is_open:            # whoever asked is gone: the next daemon gets it
-            link, serial = self._current_link(), 0
-        self.log("session_spawned", session=held.id, pid=held.pid)
-        self._send_spawned(link, serial, held)
+        held = spawning.held
+        self.log("session_spawned", session=held.id, pid=held.pid, spawn=held.spawn_number)
+        for daemon in (self.daemon, self.successor):
+            if daemon:
+                daemon.given.discard(held.id)       # its terminal is a new one
+        # If whoever asked is gone, the next daemon gets it.
+        self._send_spawned(spawning.link, spawning.serial, held) if spawning.link.is_open \
+            else self._offer(held)
         if not held.is_living:
             self._tell_exit(held)
 
-    def _current_link(self):
-        return self.daemon.link if self.daemon else None
+    def _on_exec_failed(self, spawning, stage, number):
+        held = spawning.held
+        if spawning.before is None:
+            self._release(held)
+        else:
+            self._release_terminal(held)
+            held.put_back(spawning.before)
+        if spawning.link.is_open:
+            spawning.link.send(wire.REFUSED, spawning.serial, errno=number, stage=stage,
+                               text=os.strerror(number))
+        elif spawning.before is not None:
+            self._offer(held)
+
+    def _offer(self, held):
+        """Tell the daemon of one that was not in its table: it was on its way then."""
+        if self.daemon and self.daemon.link:
+            type_, descriptors, fields = self._session_message(self.daemon, held)
+            self.daemon.link.send(type_, descriptors=descriptors, **fields)
 
     def _send_spawned(self, link, serial, held):
         daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
         if daemon is None:
-            return
-        if not serial:
-            type_, descriptors, fields = self._session_message(daemon, held)
-            link.send(type_, descriptors=descriptors, **fields)
             return
         daemon.given.add(held.id)
         link.send(wire.SPAWNED, serial, (held.ring, held.master), session=held.id,
@@ -828,6 +892,7 @@ class Guard:
             program = (os.fsdecode(message.bytes("interpreter")),
                        os.fsdecode(message.bytes("binary")))
         self.circuit.reset()
+        self.last_failure = ""
         for held in self.sessions.values():
             held.deaths = 0                 # an operator's word is worth another try
         self._await_daemon(link, message)
@@ -1039,6 +1104,7 @@ class Guard:
         held = Held(_id(message), ring, master, slave, message.bytes("blob"))
         held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
         held.spawn_number = message.number("spawn_number", 1)
+        held.launch = message.bytes("launch")
         held.is_child = False
         self.sessions[held.id] = held
         self.daemon.given.add(held.id)
@@ -1079,7 +1145,8 @@ class Guard:
             self._orphan_timer = self.loop.after(ORPHAN_CHECK_S, self._check_foreign)
 
     _DAEMON_VERBS = {
-        wire.READY: _on_ready, wire.SPAWN: _say_spawn, wire.BLOB: _say_blob,
+        wire.READY: _on_ready, wire.SPAWN: _say_spawn, wire.RESPAWN: _say_respawn,
+        wire.BLOB: _say_blob,
         wire.ADOPTED: _say_adopted, wire.RELEASE_TERMINAL: _say_release_terminal,
         wire.RELEASE: _say_release, wire.QUIESCED: _say_quiesced, wire.PONG: _say_pong,
         wire.STOPPING: _say_stopping,

@@ -128,6 +128,8 @@ class GuardLink:
         self._fresh.add(id_)
         offer = self._offers.get(id_)
         if offer is None or message.descriptors:
+            if offer is not None:
+                offer.refuse()              # it was restarted: that terminal is gone
             offer = self._offers[id_] = Offer(message.fields, message.descriptors or [])
         else:
             offer.fields = message.fields

@@ -36,6 +36,7 @@ RELEASE = 15          # forget the session and its ring
 QUIESCED = 16         # I have stopped reading, and all BLOBs are with you
 PONG = 17
 STOPPING = 18         # I am going on purpose (idle): stop with me
+RESPAWN = 19          # start another child in the ring of one that has ended -> SPAWNED
 # guard -> daemon, on the link
 WELCOME = 30          # who the guard is; carries the listening socket
 SESSION = 31          # one held session: ring, master (unless released)
@@ -65,7 +66,7 @@ FIELDS = {
     "session": (10, "b"), "blob": (11, "b"), "spawn_number": (12, "n"),
     "pid": (13, "n"), "pid_start": (14, "n"), "status": (15, "n"),
     "status_known": (16, "n"), "exited_at_ms": (17, "n"), "has_terminal": (18, "n"),
-    "quarantined": (19, "n"), "exited": (20, "n"),
+    "quarantined": (19, "n"), "exited": (20, "n"), "launch": (21, "b"),
     "argv": (30, "l"), "env": (31, "l"), "cwd": (32, "b"), "executable": (33, "b"),
     "rows": (34, "n"), "cols": (35, "n"), "ring_bytes": (36, "n"), "echo": (37, "n"),
     "umask": (38, "n"), "nice": (39, "n"), "limits": (40, "l"),

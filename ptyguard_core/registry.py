@@ -137,6 +137,13 @@ def _is_exit(value):
             and (signal is None or _is_text(signal)))
 
 
+def _is_log(value):
+    # `base` is negative after the file was cut.
+    return isinstance(value, dict) and _is_text(value.get("path")) and all(
+        value.get(field) is None or type(value[field]) is int
+        for field in ("base", "done", "missed", "pid"))
+
+
 def is_valid_id(text):
     """Whether `text` can be a session's id; what is can never be a path."""
     return _is_text(text) and 4 <= len(text) <= 32 and _ID_CHARACTERS.issuperset(text)
@@ -166,6 +173,9 @@ FIELDS = {
     "labels": _is_text_map,
     "restart": _is_text,
     "collected": lambda value: type(value) is bool,
+    "ttl": _is_time,
+    "size_policy": _is_text,
+    "log": _is_log,
 }
 REQUIRED = frozenset(("id", "name", "state", "created_at"))    # the rest may be null
 
@@ -619,13 +629,27 @@ def _no_such_session(records, target):
 # -- retention and loss
 
 def expired(records, now, keep_count=KEEP_COUNT, keep_days=KEEP_DAYS):
-    """Ids of the sessions past their keeping, oldest first; never a living one."""
+    """Ids of the sessions past their keeping, oldest first; never a living one.
+
+    A record's own `ttl` (seconds after its end) counts in place of `keep_days`.
+    """
     over = sorted((_over_since(record), session_id)
                   for session_id, record in records.items()
                   if record["state"] in OVER_STATES)
     surplus = max(0, len(over) - keep_count)
     return [session_id for position, (since, session_id) in enumerate(over)
-            if position < surplus or now - since > keep_days * _DAY_S]
+            if position < surplus or now > _kept_until(records[session_id], keep_days)]
+
+
+def next_expiry(records, keep_days=KEEP_DAYS):
+    """When the first of the sessions that are over is past its time; None without any."""
+    return min((_kept_until(record, keep_days) for record in records.values()
+                if record["state"] in OVER_STATES), default=None)
+
+
+def _kept_until(record, keep_days):
+    ttl = record.get("ttl")
+    return _over_since(record) + (keep_days * _DAY_S if ttl is None else ttl)
 
 
 def _over_since(record):

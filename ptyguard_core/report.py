@@ -44,17 +44,27 @@ def exit_text(exit_, is_living=False):
 LIVING = ("starting", "running", "draining", "quarantined")
 
 
+TITLE_WIDTH_MAX = 30            # of a column; `info` shows it whole
+
+
 def session_table(sessions, now):
-    """The lines of `ls`."""
-    rows = [("NAME", "STATE", "PID", "SIZE", "AGE", "CLIENTS", "EXIT", "COMMAND")]
+    """The lines of `ls`; the titles' column is there when there are titles."""
+    rows = [("NAME", "STATE", "PID", "SIZE", "AGE", "CLIENTS", "EXIT", "TITLE", "COMMAND")]
     for facts in sessions:
         size = facts["size"] or {"cols": 0, "rows": 0}
         rows.append((facts["name"], facts["state"], str(facts["pid"] or "-"),
                      f"{size['cols']}x{size['rows']}", age(now - facts["created_at"]),
                      str(facts["clients"]),
                      exit_text(facts["exit"], facts["state"] in LIVING) or "-",
+                     _cut(printable(facts.get("title") or "-"), TITLE_WIDTH_MAX),
                      shell_words(facts["argv"])))
+    if all(row[-2] == "-" for row in rows[1:]):
+        rows = [row[:-2] + row[-1:] for row in rows]
     return align(rows)
+
+
+def _cut(text, width):
+    return text if len(text) <= width else text[:width - 3] + "..."
 
 
 def align(rows):
@@ -78,16 +88,31 @@ def session_sheet(facts, now):
         ("exit", exit_text(facts["exit"], facts["state"] in LIVING) or "-"),
         ("pid", facts["pid"]), ("command", shell_words(facts["argv"])),
         ("started in", facts["cwd"]), ("is now in", facts.get("cwd_now")),
-        ("size", f"{size['cols']}x{size['rows']}"), ("age", age(now - facts["created_at"])),
+        ("title", facts.get("title")),
+        ("size", f"{size['cols']}x{size['rows']}"), ("size policy", facts.get("size_policy")),
+        ("age", age(now - facts["created_at"])),
+        ("kept after its end", None if facts.get("ttl") is None else age(facts["ttl"])),
+        ("labels", " ".join(f"{key}={value}" for key, value in
+                            sorted((facts.get("labels") or {}).items())) or None),
         ("busy", busy if facts["state"] in LIVING else None),
         ("output", f"{offsets['start']} to {offsets['end']} kept" if offsets else "not kept"),
         ("ring", f"{ring['bytes']} bytes" if ring else None),
+        ("log", _log(facts.get("log"))),
         ("input waiting", facts.get("input_queued") or None),
         ("clients", ", ".join(_viewer(viewer) for viewer in facts.get("viewers") or ()) or "none"),
         ("reason", facts.get("reason")),
+        ("SSH agent", (facts.get("agent") or {}).get("target")),
     ]
     pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
     return [f"{key + ':':<22}{printable(value)}" for key, value in pairs if value is not None]
+
+
+def _log(log):
+    if not log:
+        return None
+    error = f" (cannot be written: {log['error']})" if log.get("error") else ""
+    missed = f" (lacks {log['missed']} bytes)" if log.get("missed") else ""
+    return log["path"] + error + missed
 
 
 def _viewer(viewer):
@@ -115,8 +140,22 @@ def status_sheet(facts, now):
         lines.append(f"{key + ':':<12}{printable(facts[key])}")
     if daemon["binary"]:
         lines.append(f"runs:       {printable(daemon['binary'])}")
+    if update["pending"]:
+        lines.append(f"update:     {update['newest']} is at hand; ptyguard daemon restart "
+                     "replaces the running one")
     if update["last_failure"]:
         lines.append(f"last fail:  {printable(update['last_failure'])}")
     if facts.get("disk_error"):
         lines.append(f"disk:       {printable(facts['disk_error'])}")
+    return lines
+
+
+def findings_sheet(findings):
+    """The lines of `doctor`: level, subject and text; under it what cures it."""
+    width = max((len(finding.subject) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level}  {finding.subject:<{width}}  {printable(finding.text)}")
+        if finding.cure:
+            lines.append(f"{'':<{width + 8}}-> {printable(finding.cure)}")
     return lines

@@ -12,12 +12,13 @@ import errno
 import os
 
 from . import frames
+from .agentlink import agent_path
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
                      OutputGap, ProtocolError, PtyguardError, SessionExists, UsageError)
 from .registry import check_name, find, is_valid_id, suggest_name
 from .ring import CAPACITY_MIN
-from .session import (ALWAYS, DRAINING, ENDED, LEADER, LOST, NEVER, STARTING, Cursor,
-                      Session)
+from .session import (ALWAYS, DRAINING, ENDED, LATEST, LEADER, LOST, NEVER, SIZE_POLICIES, STARTING,
+                      Cursor, Session)
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
 RING_BYTES_MAX = 1 << 30
@@ -28,6 +29,12 @@ ARGV_LISTED_MAX = 512           # in a list of a thousand
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
 LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
+START_WAIT_S = 30.0             # for a start that somebody else asked for (C-505)
+LABELS_MAX = 64
+LABEL_LENGTH_MAX = 256          # of key and value: notes to oneself, no files
+TTL_MAX_S = 10 * 365 * 86400
+_FILE_BYTES_MAX = (1 << 63) - 1
+_LOG_ERROR_LENGTH_MAX = 1000
 
 
 # -- reading what was sent ---------------------------------------------------------------
@@ -71,6 +78,12 @@ def _bytes_list(fields, name):
     if not isinstance(value, list) or not all(isinstance(v, str) and "\0" not in v for v in value):
         raise UsageError(f"request field {name} is not a list of texts without NUL")
     return [_encode(item) for item in value]
+
+
+def _agent(fields):
+    """The path of the client's SSH agent, b"" for none, None when nothing was said of it."""
+    path = _text(fields, "agent")
+    return None if path is None else agent_path(path)
 
 
 def _encode(text):
@@ -131,10 +144,16 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
     told["argv"] = _cut(told["argv"] or [], argv_max)
     told["exit"] = told["exit"] or {"code": None, "signal": None}
     told["labels"] = told["labels"] or {}
-    told["title"] = None
+    told["ttl"] = record.get("ttl")
+    told["size_policy"] = record.get("size_policy") or LATEST
+    title = session.look_for_title()
+    told["title"] = None if title is None else title.decode("utf-8", "surrogateescape")
     told["collected"] = bool(record.get("collected"))
     told["clients"] = sum(cursor.is_interactive or cursor.is_viewer for cursor in session.cursors)
     told["offsets"] = {"start": ring.start_offset, "end": ring.end_offset} if ring else None
+    log = record.get("log")
+    told["log"] = log and {"path": log["path"], "error": log.get("error"),
+                           "missed": log.get("missed", 0)}
     return told
 
 
@@ -164,8 +183,9 @@ def info(daemon, _client, fields, reply):
     told["input_queued"] = session.input_bytes
     told["viewers"] = [{"pid": c.owner.hello.get("pid"), "size": c.size,
                         "interactive": c.is_interactive, "hold": c.hold, "offset": c.offset}
-                       for c in session.cursors if c.owner]
+                       for c in session.cursors if c.owner and not c.is_log]
     told["environment"] = session.record.get("markers")
+    told["agent"] = daemon.agents.describe(session.id)
     told["foreground"] = None
     if session.is_living and session.master >= 0:
         group = backend.foreground_group(session.master)
@@ -179,7 +199,7 @@ def status(daemon, _client, _fields, reply):
     """What the daemon knows of itself."""
     living = sum(session.is_living for session in daemon.sessions.values())
     reply(running=living, ended=len(daemon.sessions) - living, clients=len(daemon.clients),
-          disk_error=daemon.registry.last_error, **daemon.about())
+          disk_error=daemon.registry.last_error or daemon.logs.trouble(), **daemon.about())
 
 
 def resolve(daemon, _client, fields, reply):
@@ -221,9 +241,20 @@ def start(daemon, client, fields, reply):
 
 
 def _reply_when_started(daemon, session, reply):
-    """It is there already, or on its way."""
-    daemon.when_started(session, lambda error: reply(session=describe(session), created=False)
-                        if error is None else reply(error=error))
+    """It is there already, or on its way; that somebody else waits for is no reason to do
+    so for ever."""
+    answered = []
+
+    def started(error):
+        if not answered:
+            answered.append(True)
+            reply(error=error) if error else reply(session=describe(session), created=False)
+
+    daemon.when_started(session, started)
+    if not answered:
+        daemon.loop.after(START_WAIT_S, lambda: started(Busy(
+            f"session {session.name} is being started and not ready after {START_WAIT_S:g} s",
+            hint="is its directory on a file system that does not answer?")))
 
 
 def _exists(name):
@@ -267,11 +298,62 @@ def _check_start(fields):
         "limits": _bytes_list(fields, "limits") if "limits" in fields else [],
         "await_reader": _field(fields, "await_reader", bool, False),
         "ring_bytes": _whole(fields, "ring_bytes", RING_BYTES, CAPACITY_MIN, RING_BYTES_MAX),
+        "labels": _labels(fields),
+        "ttl": _seconds(fields, "ttl", TTL_MAX_S),
+        "size_policy": _choice(fields, "size_policy", SIZE_POLICIES),
+        "log": _log_file(fields),
+        "agent": _agent(fields),
     }
+
+
+def _log_file(fields):
+    log = _field(fields, "log", dict)
+    if log is None:
+        return None
+    path = _text(log, "path", "")
+    if not os.path.isabs(path):
+        raise UsageError(f"a log's path is to be absolute: {path[:40]!r}")
+    return {"path": path}
+
+
+def _labels(fields):
+    labels = _field(fields, "labels", dict, {})
+    if len(labels) > LABELS_MAX or not all(
+            isinstance(value, str) and key and max(len(key), len(value)) <= LABEL_LENGTH_MAX
+            for key, value in labels.items()):
+        raise UsageError(f"labels are at most {LABELS_MAX} pairs of texts of at most "
+                         f"{LABEL_LENGTH_MAX} characters")
+    return dict(labels)
+
+
+def _seconds(fields, name, most):
+    value = _field(fields, name, (int, float))
+    if value is not None and not 0 <= value <= most:
+        raise UsageError(f"request field {name} is {value}, 0 to {most} can be used")
+    return value
+
+
+def _choice(fields, name, choices):
+    value = _text(fields, name)
+    if value is not None and value not in choices:
+        raise UsageError(f"request field {name} is {value[:40]!r}, one of {', '.join(choices)} "
+                         "can be used")
+    return value
+
+
+def _check_log_is_free(daemon, log):
+    """Two outputs in one file would be neither.  By name; a file's second name is found out
+    by its writer, and told in `info`."""
+    for session in daemon.sessions.values():
+        theirs = session.record.get("log")
+        if log and theirs and session.is_living and theirs["path"] == log["path"]:
+            raise Busy(f"{log['path']} is the log of session {session.name}",
+                       hint="--log another file")
 
 
 def _begin_start(daemon, wanted, reply):
     """Record the intent, spawn, confirm; roll back on failure."""
+    _check_log_is_free(daemon, wanted["log"])
     # A name that we choose discards no status that nobody has fetched yet.
     taken = [s.name for s in daemon.sessions.values()
              if s.is_living or not s.record.get("collected")]
@@ -282,9 +364,13 @@ def _begin_start(daemon, wanted, reply):
         "incarnation": 1, "spawn": 1, "state": STARTING, "argv": argv,
         "cwd": wanted["cwd"].decode("utf-8", "surrogateescape"),
         "size": {"cols": cols, "rows": rows}, "created_at": daemon.wall_clock(),
-        "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
+        "ended_at": None, "exit": None, "pid": None, "pid_start": None,
+        "labels": wanted["labels"], "ttl": wanted["ttl"], "size_policy": wanted["size_policy"],
         "restart": "never", "boot_id": daemon.backend.boot_id(), "collected": False,
+        "log": wanted["log"],
     }
+    if wanted["agent"] is not None:
+        record["agent"] = wanted["agent"].decode("utf-8", "surrogateescape")
     session = Session(record)
     if wanted["await_reader"]:
         # `run` is to see all of it: nothing is read before it is there (or too late).
@@ -296,6 +382,9 @@ def _begin_start(daemon, wanted, reply):
                "PTYGUARD_DIR": daemon.paths.root}
     record["markers"] = dict(markers, TERM=env.get(b"TERM", b"").decode("utf-8", "replace"))
     env.update((key.encode(), os.fsencode(value)) for key, value in markers.items())
+    link = daemon.agents.adopt(session.id, record.get("agent"))
+    if link is not None:
+        env[b"SSH_AUTH_SOCK"] = link
 
     def started(error):
         if error is None:
@@ -361,6 +450,8 @@ def attach(daemon, client, fields, reply):
     if incarnation is not None and incarnation != session.record["incarnation"]:
         raise NoSuchSession(f"session {session.name} has begun anew", hint="attach again")
     cursor = _make_cursor(session, fields)
+    agent = _agent(fields)
+    cursor.is_log = daemon.logs.admits(client, session)
     ring = session.ring
     if isinstance(fields.get("from"), int):
         cursor.offset = _check_resume(ring, fields["from"])
@@ -373,10 +464,15 @@ def attach(daemon, client, fields, reply):
     client.send(frames.EVENT, event="live", offset=cursor.offset)
     daemon.follow(client, session, cursor)
     if cursor.is_interactive:
+        daemon.agents.offer(session.id, client, agent,
+                            is_return=isinstance(fields.get("from"), int))
         # The first to come has seen all there is: only a later one needs a repaint.
         is_again = session.record.get("was_attached") or ring.start_offset > 0
         session.record["was_attached"] = True
-        daemon.apply_size(session, nudge=is_again and fields.get("from") == "restore")
+        is_restored = _field(fields, "nudge", bool, fields.get("from") == "restore")
+        daemon.apply_size(session, nudge=is_again and is_restored)
+    if fields.get("steal"):
+        _send_away(daemon, session, client)
 
 
 def _make_cursor(session, fields):
@@ -390,6 +486,7 @@ def _make_cursor(session, fields):
     cursor = Cursor(session.ring.end_offset, hold, _size(fields),
                     is_interactive=bool(fields.get("interactive") and not fields.get("read_only")))
     cursor.is_viewer = bool(fields.get("viewer"))
+    cursor.kills_on_hangup = bool(fields.get("kill_on_hangup"))
     cursor.may_type = bool(fields.get("may_type", cursor.is_interactive)
                            and not fields.get("read_only"))
     return cursor
@@ -430,13 +527,19 @@ def read(daemon, client, fields, reply):
 def detach(daemon, client, fields, reply):
     """Make a session's clients leave; answered when they have."""
     session = _target(daemon, fields)
+    leaving = _send_away(daemon, session, client)
+    daemon.when_left(leaving, lambda: reply(session=describe(session), detached=len(leaving)))
+
+
+def _send_away(daemon, session, but):
+    """Make all people's clients of that session but one leave; those that are to."""
     leaving = [cursor.owner for cursor in session.cursors
-               if cursor.is_viewer and cursor.owner is not client]
+               if cursor.is_viewer and cursor.owner is not but]
     for other in leaving:
         other.send(frames.EVENT, event="detached", session=session.name)
         daemon.unfollow(other)
         daemon.loop.after(LEAVING_LIMIT_S, lambda gone=other: gone.close("did not leave in time"))
-    daemon.when_left(leaving, lambda: reply(session=describe(session), detached=len(leaving)))
+    return leaving
 
 
 def size(daemon, client, fields, reply):
@@ -463,7 +566,7 @@ def resize(daemon, _client, fields, reply):
 class Send:
     """One `send`: its bytes stay together, and it is told when the kernel took them."""
 
-    def __init__(self, daemon, client, session, total, enter, reply):
+    def __init__(self, daemon, client, session, total, enter, longest_line, reply):
         self.client = client
         self.session = session
         self.total = total
@@ -473,12 +576,20 @@ class Send:
         self.ticket = os.urandom(8).hex()       # by which another connection can cancel it
         self._daemon = daemon
         self._enter = enter
+        self._longest_line = longest_line
         self._reply = reply
         self._is_over = False
 
     def begin(self, offset):
         """It is this send's turn: its body may come."""
         self.offset = offset
+        mode = self._daemon.backend.canonical_mode(self.session.master) \
+            if self.session.master >= 0 else None
+        if mode is not None and self._longest_line > mode.limit:
+            # Better said than done by tricks: nobody knows yet what will read it.
+            self._finish(f"a line of {self._longest_line} bytes is longer than the {mode.limit} that "
+                         "this terminal takes in canonical mode")
+            return
         self.client.sends = self
         self._daemon.note_send(self)
         if self.total == 0:
@@ -547,7 +658,9 @@ def send(daemon, client, fields, reply):
     if session.state == DRAINING:
         raise _is_over(session)
     total = _whole(fields, "bytes", 0, 0, SEND_BYTES_MAX)
-    daemon.queue_send(Send(daemon, client, session, total, bool(fields.get("enter")), reply))
+    longest = _whole(fields, "longest_line", 0, 0, SEND_BYTES_MAX)
+    daemon.queue_send(Send(daemon, client, session, total, bool(fields.get("enter")), longest,
+                           reply))
 
 
 def cancel(daemon, _client, fields, reply):
@@ -599,15 +712,16 @@ def wait(daemon, client, fields, reply):
     def ended():
         if fields.get("collect"):
             daemon.collect(session)
-        reply(session=describe(session))
+        daemon.logs.when_written(session, lambda: reply(session=describe(session)))
 
     daemon.when_ended(session, ended, client)
 
 
 def collect(daemon, _client, fields, reply):
     """Its status has reached somebody who asked for it."""
-    daemon.collect(_target(daemon, fields))
-    reply()
+    session = _target(daemon, fields)
+    daemon.collect(session)
+    daemon.logs.when_written(session, reply)
 
 
 def _named(fields):
@@ -615,22 +729,76 @@ def _named(fields):
         raise UsageError("which session? this verb takes no default", hint="name it")
 
 
+def _grace(fields):
+    grace = _field(fields, "grace", (int, float), GRACE_S)
+    if not 0 <= grace <= 86400:
+        raise UsageError(f"a grace of {grace} s")
+    return grace
+
+
 def kill(daemon, _client, fields, reply):
     """End a session's whole tree; with `signal` only send that to its processes."""
     _named(fields)
     session = _target(daemon, fields)
     signum = _whole(fields, "signal", None, 1, 128)
-    grace = _field(fields, "grace", (int, float), GRACE_S)
-    if not 0 <= grace <= 86400:
-        raise UsageError(f"a grace of {grace} s")
+    takes_orphans = _field(fields, "orphans", bool, False)
+    grace = _grace(fields)
+    if signum is None:
+        daemon.restarts.cancel(session)
+
+    def killed(error):
+        if error is None:
+            daemon.logs.when_written(session, lambda: reply(session=describe(session)))
+        else:
+            reply(error=error)
+
     if not session.is_living:
-        reply(session=describe(session))
+        killed(None)
     elif signum is not None:
         daemon.signal(session, signum)
         reply(session=describe(session))
     else:
-        daemon.kill(session, grace, lambda error: reply(session=describe(session))
-                    if error is None else reply(error=error))
+        daemon.kill(session, grace, killed, takes_orphans)
+
+
+def restart(daemon, _client, fields, reply):
+    """The same command again, under the same name and id; answered when it runs."""
+    _named(fields)
+    session = _target(daemon, fields)
+    grace = _grace(fields)
+    daemon.restarts.restart(session, grace, lambda error: reply(session=describe(session))
+                            if error is None else reply(error=error))
+
+
+def rename(daemon, _client, fields, reply):
+    """Another name; the id stays, and so does what the program was told at its start."""
+    _named(fields)
+    session = _target(daemon, fields)
+    name = check_name(_text(fields, "name", ""))
+    if any(other.name == name for other in daemon.sessions.values() if other is not session):
+        raise SessionExists(f"session exists: {name}",
+                            hint=f"ptyguard rm {name} makes room, if it has ended")
+    before = session.name
+    session.record["name"] = name
+    try:
+        daemon.registry.write(session.record)
+    except PtyguardError:
+        session.record["name"] = before
+        raise
+    daemon.save(session)
+    for cursor in session.cursors:
+        cursor.owner.send(frames.EVENT, event="renamed", session=name)
+    reply(session=describe(session))
+
+
+def prune(daemon, _client, fields, reply):
+    """Drop what is past its keeping; with `dry_run` only tell what that is."""
+    gone, emptied = daemon.past_keeping()
+    told = [describe(session) for session in gone]
+    output = [describe(session) for session in emptied]
+    if not fields.get("dry_run"):
+        daemon.prune()
+    reply(sessions=told, output_only=output)
 
 
 def rm(daemon, _client, fields, reply):
@@ -642,16 +810,58 @@ def rm(daemon, _client, fields, reply):
         if error is not None:
             reply(error=error)
             return
+        daemon.logs.when_written(session, written)
+
+    def written():
         told = describe(session)
         daemon.forget(session)
         reply(session=told)
 
+    daemon.restarts.cancel(session)
     if session.is_living:
         daemon.kill(session, GRACE_S, killed)
     else:
         killed(None)
 
 
+# -- what a log's writer says; see logkeeper.py --------------------------------------------
+
+def log_at(daemon, client, fields, reply):
+    """The file has `size` bytes: at which output offset to go on.  With `offset` the writer
+    says which, `missed` bytes of output after the last that it wrote."""
+    size = _whole(fields, "size", None, 0, _FILE_BYTES_MAX)
+    if size is None:
+        raise UsageError("the file's size is needed")
+    session = _logged_target(daemon, fields)
+    offset = _whole(fields, "offset", None, 0, session.ring.end_offset)
+    missed = _whole(fields, "missed", 0, 0, session.ring.end_offset)
+    reply(offset=daemon.logs.place(client, session, size, offset, missed))
+
+
+def log_error(daemon, client, fields, reply):
+    """It cannot be written, and why; without `text` it can again."""
+    text = _text(fields, "text")
+    daemon.logs.report(client, _logged_target(daemon, fields),
+                       text and text[:_LOG_ERROR_LENGTH_MAX])
+    reply()
+
+
+def log_done(daemon, client, fields, reply):
+    """All output up to `offset` is in the file."""
+    session = _logged_target(daemon, fields)
+    offset = _whole(fields, "offset", None, 0, session.ring.end_offset)
+    daemon.logs.finish(client, session, offset)
+    reply()
+
+
+def _logged_target(daemon, fields):
+    _named(fields)
+    session = _target(daemon, fields)
+    if session.ring is None:
+        raise NoSuchSession(f"the output of session {session.name} is not kept any more")
+    return session
+
+
 VERBS = {verb.__name__: verb for verb in (
     ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
-    end_input, wait, collect, kill, rm)}
+    end_input, wait, collect, kill, restart, rename, prune, rm, log_at, log_error, log_done)}

@@ -17,23 +17,28 @@ what it missed.
 from collections import deque
 
 from .backend import LET_GO, NOTHING_YET
+from .canonical import LineFeeder
 from .registry import LIVING_STATES
 from .ring import WINDOW_BYTES
+from .terminal import TitleFinder
 
 STARTING, RUNNING, DRAINING, ENDED = "starting", "running", "draining", "ended"
 LOST, FAILED, QUARANTINED = "lost", "failed", "quarantined"
 
 SPAWNED, SPAWN_REFUSED, HELD_UNOPENED = "spawned", "spawn_refused", "held_unopened"
 CHILD_EXITED, DRAINED, GUARD_LOST_IT = "child_exited", "drained", "guard_lost_it"
+RESTARTED, RESTART_FAILED = "restarted", "restart_failed"
 
 STATES = (STARTING, RUNNING, DRAINING, ENDED, LOST, FAILED, QUARANTINED)
-EVENTS = (SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED)
+EVENTS = (SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED, RESTARTED,
+          RESTART_FAILED)
 TRANSITIONS = {
     (STARTING, SPAWNED): RUNNING,
     (STARTING, CHILD_EXITED): DRAINING,      # adopted before its start was confirmed
     (STARTING, SPAWN_REFUSED): FAILED,
     (STARTING, GUARD_LOST_IT): LOST,
     (STARTING, HELD_UNOPENED): QUARANTINED,
+    (STARTING, RESTART_FAILED): ENDED,
     (RUNNING, SPAWNED): RUNNING,             # adopted
     (RUNNING, CHILD_EXITED): DRAINING,       # output may still be in the terminal
     (RUNNING, GUARD_LOST_IT): LOST,
@@ -47,6 +52,7 @@ TRANSITIONS = {
     (QUARANTINED, SPAWNED): RUNNING,         # a later daemon could open it
     (QUARANTINED, GUARD_LOST_IT): LOST,
     (ENDED, CHILD_EXITED): ENDED,
+    (ENDED, RESTARTED): STARTING,
 }
 
 NEVER, LEADER, ALWAYS = "never", "leader", "always"
@@ -56,6 +62,34 @@ PROGRESS_S = 1.0                 # ... in this time, to go on holding
 INPUT_QUEUE_MAX = 1024 * 1024    # then senders wait
 DRAIN_S = 0.2                    # of reading: a grandchild may flood for ever
 READS_ALONE = 16                 # reads a turn while it is the only thing ready
+
+
+LATEST, LARGEST, SMALLEST, FIXED = "latest", "largest", "smallest", "fixed"
+
+
+def _size_of_leader(leader, _sized):
+    return leader.size if leader is not None and leader.size else None
+
+
+def _largest_size(_leader, sized):
+    return max((cursor.size for cursor in sized), key=_area, default=None)
+
+
+def _smallest_size(_leader, sized):
+    return min((cursor.size for cursor in sized), key=_area, default=None)
+
+
+def _area(size):
+    return size[0] * size[1]
+
+
+# Whose size the terminal has: always one client's, never columns of one and rows of another.
+SIZE_POLICIES = {
+    LATEST: _size_of_leader,            # who typed or came last
+    LARGEST: _largest_size,
+    SMALLEST: _smallest_size,
+    FIXED: lambda _leader, _sized: None,
+}
 
 
 class Cursor:
@@ -70,7 +104,9 @@ class Cursor:
         self.mark = None                # (offset, time) since when it is watched for progress
         self.owner = None               # the connection that reads it
         self.is_viewer = False          # counts as a client for people, may be read-only
+        self.is_log = False             # the writer of the session's log; see logkeeper.py
         self.may_type = is_interactive
+        self.kills_on_hangup = False    # its going without a word ends the session
 
 
 class Input:
@@ -101,11 +137,16 @@ class Session:
         self.drain_left_s = DRAIN_S
         self.awaited_holders = 0        # of before a daemon was replaced
         self.noted_holders = 0          # as the blob has it
+        self.awaits_log = False         # its log's writer is on the way
         self.has_let_go = False         # the terminal has nobody at the other side
         self.is_blocked = False         # it takes no more input for now
         self.is_drain_due = False
         self.is_unopened = False        # the guard holds it, and it could not be opened here
         self.raw_exit = None            # (raw status, is known, at ms), for a new guard
+        self.launch = b""               # what it was started with; see restarting.py
+        self.is_restarting = False      # its end is nobody's exit
+        self._titles = TitleFinder()
+        self._lines = LineFeeder()
 
     @property
     def id(self):
@@ -126,6 +167,15 @@ class Session:
     def happen(self, event):
         """Change state by the table; KeyError is a broken invariant."""
         self.record["state"] = TRANSITIONS[self.record["state"], event]
+
+    def begin_anew(self):
+        """Another child has a new terminal; ring and cursors go on."""
+        self.drop_input()
+        self.last_input = b"\n"
+        self._lines = LineFeeder()
+        self.drain_left_s = DRAIN_S
+        self.has_let_go = self.is_blocked = False
+        self.raw_exit = None
 
     # -- output --------------------------------------------------------------------------
 
@@ -149,9 +199,14 @@ class Session:
                 room = min(room, cursor.offset + allowance - end)
         return max(0, room)
 
+    @property
+    def is_awaiting(self):
+        """Whether nothing is to be read because somebody who holds is still to come."""
+        return bool(self.awaited_holders) or self.awaits_log
+
     def may_read(self):
         """Whether the terminal is to be read now."""
-        return (self.master >= 0 and not self.awaited_holders and not self.has_let_go
+        return (self.master >= 0 and not self.is_awaiting and not self.has_let_go
                 and self.room() > 0)
 
     def pump(self, read, before_commit, reads):
@@ -180,6 +235,12 @@ class Session:
         if count == LET_GO:
             self.has_let_go = True
         return total, count
+
+    def look_for_title(self):
+        """The window title that the program set last, bytes, or None."""
+        if self.ring is None:
+            return self._titles.title
+        return self._titles.look(self.ring.read, self.ring.start_offset, self.ring.end_offset)
 
     def watch_progress(self, now):
         """Judge those who hold: (the cursors to lag now, time of the next judgement).
@@ -214,7 +275,7 @@ class Session:
     def add(self, cursor):
         """A client begins to read."""
         self.cursors.append(cursor)
-        if self.awaited_holders and cursor.hold != NEVER:
+        if self.awaited_holders and cursor.hold != NEVER and not cursor.is_log:
             self.awaited_holders -= 1
         if cursor.is_interactive:
             self.leader = cursor
@@ -228,8 +289,9 @@ class Session:
 
     def holders(self):
         """How many may hold, those still on their way back included; noted in the blob
-        for a successor."""
-        return self.awaited_holders + sum(cursor.hold != NEVER for cursor in self.cursors)
+        for a successor.  A log's writer is awaited on its own account."""
+        return self.awaited_holders + sum(cursor.hold != NEVER and not cursor.is_log
+                                          for cursor in self.cursors)
 
     def typed(self, cursor):
         """This client is the leader now."""
@@ -237,10 +299,10 @@ class Session:
             self.leader = cursor
 
     def wanted_size(self):
-        """The size by policy (the leader's), or None to leave it as it is."""
-        if self.leader is not None and self.leader.size:
-            return self.leader.size
-        return None
+        """The size of one client, chosen by policy, or None to leave it as it is."""
+        policy = self.record.get("size_policy")
+        sized = [cursor for cursor in self.cursors if cursor.is_interactive and cursor.size]
+        return SIZE_POLICIES.get(policy, SIZE_POLICIES[LATEST])(self.leader, sized)
 
     # -- input ---------------------------------------------------------------------------
 
@@ -253,11 +315,12 @@ class Session:
         """Whether senders have to wait."""
         return self.input_bytes >= INPUT_QUEUE_MAX
 
-    def write_input(self, write, end_byte):
+    def write_input(self, write, end_byte, canonical_mode=lambda: None):
         """Write what the terminal takes now; False when it takes no more for now.
 
         `write(master, bytes)` is the back-end's, `end_byte()` tells the byte that
-        means end of input, or None when there is none in the present mode.
+        means end of input, or None when there is none in the present mode, which
+        `canonical_mode()` tells (None: it is not the canonical one).
         """
         while self.input:
             item = self.input[0]
@@ -266,13 +329,18 @@ class Session:
                 self.input_bytes += len(item.data)
                 item.is_end = False
             if item.data:
-                count = write(self.master, item.data)
+                mode = canonical_mode()
+                piece, is_ours = self._lines.next_piece(item.data, mode)
+                count = write(self.master, piece)
                 if count == LET_GO:
                     self.drop_input()
                     return True
                 if count == NOTHING_YET:
                     return False
-                self.last_input = item.data[count - 1:count]
+                self.last_input = piece[count - 1:count]
+                self._lines.wrote(piece[:count], mode)
+                if not is_ours:
+                    continue
                 self.input_bytes -= count
                 item.data = item.data[count:]
                 if item.ticket is not None:

@@ -29,6 +29,9 @@ SETTINGS = {                   # environment variable -> setting of guard and da
     "PTYGUARD_IDLE_EXIT": "idle-exit",
     "PTYGUARD_MAX_SESSIONS": "sessions-max",
     "PTYGUARD_MAX_CLIENTS": "clients-max",
+    "PTYGUARD_KEEP_COUNT": "keep-count",
+    "PTYGUARD_KEEP_DAYS": "keep-days",
+    "PTYGUARD_KEEP_OUTPUT": "keep-output",
 }
 
 # -- deciding: pure ----------------------------------------------------------------------
@@ -284,7 +287,7 @@ def _start_guard(backend, paths, deadline, environ):
     settings = {setting: environ[variable] for variable, setting in SETTINGS.items()
                 if environ.get(variable)}
     for variable in SETTINGS:
-        value = environ.get(variable, "0")
+        value = environ.get(variable) or "0"        # empty is not set
         if not value.replace(".", "", 1).isdigit():
             raise UsageError(f"{variable} is {value!r}", hint="it takes a number")
     try:
@@ -391,6 +394,17 @@ def read_sources():
 
 def make_copy(backend, paths):
     """The path of the private copy of this very code; made once, never rewritten."""
+    import importlib.util
+    copy, sources = name_copy(paths)
+    os.makedirs(paths.copies, mode=0o700, exist_ok=True)
+    backend.check_private(paths.copies)
+    if not _is_whole(copy, sources):
+        _write_copy(copy, dict(sources, **{"__main__.py": _MAIN}), importlib.util.MAGIC_NUMBER)
+    return copy
+
+
+def name_copy(paths):
+    """(the path that the private copy of this very code has or would have, its sources)."""
     import hashlib
     import importlib.util
     try:
@@ -398,16 +412,10 @@ def make_copy(backend, paths):
     except (OSError, KeyError) as error:
         raise StateUnusable(f"our own source cannot be read: {error}",
                             hint="was the archive moved while it ran? run it again") from None
-    magic = importlib.util.MAGIC_NUMBER
-    digest = hashlib.sha256(magic)
+    digest = hashlib.sha256(importlib.util.MAGIC_NUMBER)
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name])
-    os.makedirs(paths.copies, mode=0o700, exist_ok=True)
-    backend.check_private(paths.copies)
-    copy = os.path.join(paths.copies, f"ptyguard-{OURS}-{digest.hexdigest()[:16]}.pyz")
-    if not _is_whole(copy, sources):
-        _write_copy(copy, dict(sources, **{"__main__.py": _MAIN}), magic)
-    return copy
+    return os.path.join(paths.copies, f"ptyguard-{OURS}-{digest.hexdigest()[:16]}.pyz"), sources
 
 
 def _is_whole(copy, sources):

@@ -518,6 +518,51 @@ def _redo_kitty(stack):
     return out + b"".join(b"\x1b[>%du" % flags for flags in stack[1:])
 
 
+# --- for readers that are no terminals ---------------------------------------------------
+
+
+class Newlines:
+    """Turns CR LF into LF in output that comes in pieces; a CR alone stays."""
+
+    def __init__(self):
+        self._held = b""                # a CR at the end of a piece
+
+    def feed(self, data):
+        """The next piece, as bytes."""
+        data = self._held + bytes(data)
+        self._held = b"\r" if data.endswith(b"\r") else b""
+        return data[:len(data) - len(self._held)].replace(b"\r\n", b"\n")
+
+    def flush(self):
+        """What is held: nothing follows any more."""
+        held, self._held = self._held, b""
+        return held
+
+
+# --- the window's title ----------------------------------------------------------------
+
+# OSC 0 (icon and title) and OSC 2 (title); 255 characters are what window managers show.
+_TITLE = re.compile(rb"\x1b\]0*[02];([^" + _END + rb"]{0,1020})(?:\x07|\x1b\\)")
+_TITLE_OVERLAP = 1040           # one may be cut by the end of what was looked at
+_TITLE_LOOK_BYTES = 64 * 1024   # at a time: programs that set one do so often
+
+
+class TitleFinder:
+    """The latest title in a session's output, looked for when somebody asks."""
+
+    def __init__(self):
+        self.title = None
+        self._seen_to = 0
+
+    def look(self, read, start, end):
+        """The title, or None; `read(offset, count)` gives output between `start` and `end`."""
+        begin = max(start, self._seen_to - _TITLE_OVERLAP, end - _TITLE_LOOK_BYTES)
+        for match in _TITLE.finditer(read(begin, max(0, end - begin))):
+            self.title = match.group(1)
+        self._seen_to = end
+        return self.title
+
+
 # --- 4: answers when nobody is there -------------------------------------------------
 
 # What is asked (after ESC) and what is answered.  The terminal described is the least

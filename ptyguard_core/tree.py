@@ -12,7 +12,8 @@ Rule 2: never signal ourselves, our ancestors, or a guard with all above it.
 Rule 3: a zombie is dead.
 
 Not members: programs that had become daemons before anybody looked (child of init,
-session and group of their own).  Nobody's ssh-agent dies by accident.
+session and group of their own).  Nobody's ssh-agent dies by accident.  Who wants those
+too asks for orphans: they are known by the session's mark in their environment.
 """
 
 # When the rounds of SIGKILL come, in seconds after the first.  A fork bomb's young
@@ -24,12 +25,17 @@ LOOK_FIRST_S, LOOK_MOST_S = 0.02, 0.32
 TERM_AFTER_S = 1.0              # what ignores a hang-up in that time gets SIGTERM
 
 
-def members(table, leader, terminal, seen, spared):
+def session_mark(id_):
+    """What the environment of every program of a session holds, unless it was cleaned."""
+    return b"PTYGUARD_SESSION_ID=" + id_.encode("ascii")
+
+
+def members(table, leader, terminal, seen, spared, marked=()):
     """The living members as a set of (pid, start), and the groups they have.
 
     `table` is a list of backend.Process, `leader` a pid, `terminal` a device number
     or 0, `seen` a pair (set of (pid, start), set of groups) from earlier looks,
-    `spared` a set of pids that are never members.
+    `spared` a set of pids that are never members, `marked` pids that are.
     """
     seen_processes, seen_groups = seen
     # Nobody spared is ever in it, so that nobody is found for being below one of them.
@@ -37,7 +43,8 @@ def members(table, leader, terminal, seen, spared):
     found = {row.pid: row for row in table
              if row.pid == leader or row.session == leader
              or (terminal and row.terminal == terminal)
-             or (row.pid, row.start) in seen_processes or row.group in seen_groups}
+             or (row.pid, row.start) in seen_processes or row.group in seen_groups
+             or row.pid in marked}
     children = {}
     for row in table:
         children.setdefault(row.parent, []).append(row)
@@ -70,7 +77,8 @@ class Killing:
     at the last look.
     """
 
-    def __init__(self, backend, leader, terminal, spared_pids, grace_s, now, leader_start=None):
+    def __init__(self, backend, leader, terminal, spared_pids, grace_s, now, leader_start=None,
+                 mark=None):
         self.survivors = set()
         self.is_done = False
         self._backend = backend
@@ -78,6 +86,7 @@ class Killing:
         self._leader_start = leader_start       # None: what the first look sees
         self._terminal = terminal
         self._spared_pids = spared_pids
+        self._mark = mark               # of orphans, or None: they are left alone
         self._seen = (set(), set())
         self._look_s = LOOK_FIRST_S
         kill_at = now + grace_s
@@ -118,7 +127,9 @@ class Killing:
         for pid in self._spared_pids:
             spared |= ancestors(table, pid)
         spared.discard(self._leader)
-        self.survivors, groups = members(table, self._leader, self._terminal, self._seen, spared)
+        marked = self._backend.marked_processes(self._mark) if self._mark else ()
+        self.survivors, groups = members(table, self._leader, self._terminal, self._seen, spared,
+                                         marked)
         self._seen = (self._seen[0] | self.survivors, self._seen[1] | groups)
 
     def _check_leader(self, table):

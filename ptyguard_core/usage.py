@@ -41,6 +41,7 @@ SECONDS_PER_UNIT = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 BYTES_PER_UNIT = {"": 1, "K": 1024, "M": 1024 ** 2, "G": 1024 ** 3}
 
 SHOWN_CHARACTERS = 60          # of a caller's word in a message
+LABEL_LENGTH_MAX = 256         # a note, no file
 
 
 # --- Values: from the text of one argument to what the verb works with ---------
@@ -126,6 +127,32 @@ def assignment(text):
     return key, value
 
 
+def tmux_target(text):
+    """The session of a tmux target."""
+    from ptyguard_core.shorthand import session_of_tmux
+    return session_of_tmux(text)
+
+
+def label(text):
+    """(key, value) of `K=V`, a note of the user's."""
+    key, value = assignment(text)
+    if max(len(key), len(value)) > LABEL_LENGTH_MAX:
+        raise UsageError(f"a label's key and value have at most {LABEL_LENGTH_MAX} characters: "
+                         f"{_shown(text)}")
+    return key, value
+
+
+def restore(text):
+    """("screen", None), ("none", None) or ("tail", lines) of `screen`, `none`, `tail:N`."""
+    word, colon, number = text.partition(":")
+    if word == "tail" and colon:
+        return "tail", count(number)
+    if text in ("screen", "none"):
+        return text, None
+    raise UsageError(f"not a way to restore: {_shown(text)}",
+                     hint="write screen, none or tail:N (N lines)")
+
+
 def _whole_number(text, largest):
     # isdigit alone takes superscripts and other scripts' digits; int() of
     # thousands of digits raises since Python 3.11.
@@ -143,13 +170,15 @@ class Option:
     `key` is its name in `Command.options`; `spellings` begins with the short
     one, if any; `value` is the placeholder of what follows ("" for a flag);
     `convert` turns that text into the value or raises UsageError; of `choices`
-    one must be said; a repeatable one (`repeats`) gathers a list.
+    one must be said; a repeatable one (`repeats`) gathers a list; a hidden one is
+    understood and not shown.
     """
 
-    __slots__ = ("key", "spellings", "value", "convert", "repeats", "choices", "help")
+    __slots__ = ("key", "spellings", "value", "convert", "repeats", "choices", "help", "hidden")
 
     def __init__(self, spellings, help, value="", convert=some_text, repeats=False,
-                 choices=(), key=""):
+                 choices=(), key="", hidden=False):
+        self.hidden = hidden
         self.spellings = tuple(spellings.split())
         self.key = key or self.spellings[-1].lstrip("-").replace("-", "_")
         self.value = value or "|".join(choices)
@@ -160,14 +189,18 @@ class Option:
 
 
 class Argument:
-    """One kind of positional argument: at least `least` of it, at most `most` (None: any)."""
+    """One kind of positional argument: at least `least` of it, at most `most` (None: any).
 
-    __slots__ = ("name", "least", "most")
+    With `choices`, each of it must be one of these.
+    """
 
-    def __init__(self, name, least=1, most=1):
+    __slots__ = ("name", "least", "most", "choices")
+
+    def __init__(self, name, least=1, most=1, choices=()):
         self.name = name
         self.least = least
         self.most = most
+        self.choices = choices
 
 
 class Verb:
@@ -177,14 +210,18 @@ class Verb:
     AFTER_ARGUMENTS).  `needs`, `excludes` and `depends` are rules over words as
     the user writes them (`--all`, and NAME, TEXT, CMD for arguments): of each
     row in `needs` one word must be there, of each in `excludes` only one may,
-    and in `depends` the first is nothing without the second.
+    and in `depends` the first is nothing without the second.  Of `aliases` those in
+    `hidden_aliases` are understood and not shown.
     """
 
     __slots__ = ("name", "aliases", "group", "summary", "usage", "about", "arguments",
-                 "command", "options", "needs", "excludes", "depends", "examples", "exits")
+                 "command", "options", "needs", "excludes", "depends", "examples", "exits",
+                 "hidden_aliases")
 
     def __init__(self, name, group, summary, usage, about, examples, exits, aliases=(),
-                 arguments=(), command="", options=(), needs=(), excludes=(), depends=()):
+                 arguments=(), command="", options=(), needs=(), excludes=(), depends=(),
+                 hidden_aliases=()):
+        self.hidden_aliases = hidden_aliases
         self.name = name
         self.aliases = aliases
         self.group = group
@@ -223,6 +260,11 @@ DETACH_KEY = Option("-e --detach-key", "C-x, 'C-b d', tmux, screen, shpool or no
 
 NEW_NAME = Option("-n --name", "its name (absent: one is made up)", "NAME")
 
+# tmux's ways to say which session.
+TMUX_TARGET = Option("-t", "tmux's spelling of NAME", "NAME", tmux_target, key="target",
+                     hidden=True)
+TMUX_NAME = Option("-s", "tmux's spelling of -n", "NAME", key="name", hidden=True)
+
 NEW_SESSION = (
     Option("--cwd", "start it in directory D", "D"),
     Option("--env", "set a variable; may be repeated", "K=V", assignment, repeats=True),
@@ -230,7 +272,12 @@ NEW_SESSION = (
     Option("--clean-env", "do not pass on your environment"),
     Option("--size", "size of its terminal", "COLSxROWS", terminal_size),
     Option("--scrollback", "output kept, 64K to 1G (absent: 1M)", "SIZE", byte_size),
+    Option("--log", "append its output to FILE, as the terminal made it", "FILE"),
     Option("--shell", "run LINE through a shell instead of CMD", "LINE"),
+    Option("--label", "a note of yours, for info; may be repeated", "K=V", label, repeats=True),
+    Option("--ttl", "forget it S after its end (absent: after 7 days)", "S", duration),
+    Option("--size-policy", "latest (absent), largest, smallest or fixed", "POLICY",
+           choices=("latest", "largest", "smallest", "fixed")),
     JSON,
 )
 
@@ -249,8 +296,32 @@ TIMED_OUT = ("124", "timed out")
 NOT_EXECUTABLE = ("126", "the command cannot be executed")
 NOT_FOUND = ("127", "the command was not found")
 
+# All of them, for the manual page.
+EXIT_CODES = (
+    ("0", "done; of attach: detached"),
+    ("0-255", "of run, of wait (for the end), and of attach when the session ended meanwhile: "
+              "the command's own, 128+N when signal N killed it"),
+    ("1", "failed, or the answer is no; of wait: the session ended before the text came"),
+    ("2", "the command line is wrong; nothing was done"),
+    ("3", "no such session"),
+    ("4", "it exists already, or live sessions forbid it"),
+    ("5", "kept for sessions that were destroyed; nothing returns it yet"),
+    ("6", "the daemon cannot be reached, refuses us, or is incompatible"),
+    ("75", "of run: detached or hung up (its terminal, or the reader of its output, has gone); "
+           "the session lives on"),
+    ("124", "timed out"),
+    ("125", "of run and wait: any other failure of ours, or the status is unknown; of attach: "
+            "no terminal, or a failure after attaching"),
+    ("126", "the command cannot be executed"),
+    ("127", "the command was not found"),
+    ("130", "interrupted by Ctrl-C"),
+    ("141", "the reader of our output has gone"),
+)
+
 
 # --- Verbs ------------------------------------------------------------------------
+
+SHELLS = ("bash", "zsh", "fish")       # whose completion we can write
 
 STARTING, TALKING, ENDING, DAEMON, ASKING = GROUPS = (
     "Start and attach", "Look and talk", "End", "The daemon", "Ask")
@@ -259,15 +330,35 @@ _TABLE = (
     Verb("start", STARTING, "start a session, detached",
          "start [-n NAME] [OPTIONS] [-- CMD ARG...]",
          "Start CMD (absent: your login shell) in a new session and print its name.",
-         aliases=("new",),
+         aliases=("new -d",),
          command=AFTER_ARGUMENTS,
          options=(NEW_NAME,) + NEW_SESSION + (
-             Option("-d --detached", "accepted: start always is"),),
+             Option("-d --detached", "accepted: start always is"), TMUX_NAME),
          excludes=(("--shell", "CMD"),),
          examples=("ptyguard start -n build -- make -j4",
                    "ptyguard start --cwd /srv/app --env PORT=8080 -- ./serve --fast",
                    "ptyguard start -n job --shell 'make && make test'"),
          exits=(("0", "it runs"), ("1", "failed"), USAGE, EXISTS, UNREACHABLE,
+                NOT_EXECUTABLE, NOT_FOUND)),
+
+    Verb("new", STARTING, "start a session and attach to it",
+         "new [-n NAME] [OPTIONS] [-- CMD ARG...]",
+         "Start CMD (absent: your login shell) in a new session and take it into this\n"
+         "terminal.  With -d it is left detached, as start does.",
+         hidden_aliases=("new-session",),
+         command=AFTER_ARGUMENTS,
+         options=(NEW_NAME,) + NEW_SESSION + (
+             Option("-d --detached", "do not attach: the same as start"),
+             Option("-A --attach", "if NAME lives already, attach to that"),
+             DETACH_KEY, TMUX_NAME),
+         excludes=(("--shell", "CMD"), ("--detached", "--attach"),
+                   ("--detached", "--detach-key")),
+         depends=(("--attach", "--name"),),
+         examples=("ptyguard new -n work", "ptyguard new -A -n work",
+                   "ptyguard new -d -n build -- make -j4"),
+         exits=(("0", "detached (or started, with -d)"),
+                ("0-255", "it ended: its own status, 128+N for signal N"), ("1", "failed"), USAGE,
+                EXISTS, UNREACHABLE, ("125", "a failure after attaching, or no terminal"),
                 NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("run", STARTING, "run a command to its end, and mirror its status",
@@ -278,12 +369,19 @@ _TABLE = (
          command=AFTER_ARGUMENTS,
          options=(NEW_NAME,) + NEW_SESSION + (
              Option("--rm", "forget the session when it has ended"),
-             _timeout("kill it after S; then exit 124"),
+             _timeout("kill it, its daemons too, after S; then exit 124"),
+             Option("--kill-on-hangup", "end it when this process is hung up or killed"),
+             Option("--lf", "turn CR LF into LF, where stdout is no terminal"),
+             Option("--status-file", "write how it ended to F, as one JSON object", "F"),
              Option("-d --detached", "do not stay: the same as start"),
-             DETACH_KEY),
+             DETACH_KEY,
+             Option("--unattended", "dtach's -N: stay, but show and pass on nothing",
+                    hidden=True)),
          needs=(("CMD", "--shell"),),
          # Nobody would be there to keep the time or to remove it.
-         excludes=(("--shell", "CMD"), ("--detached", "--timeout"), ("--detached", "--rm")),
+         excludes=(("--shell", "CMD"), ("--detached", "--timeout"), ("--detached", "--rm"),
+                   ("--detached", "--kill-on-hangup"), ("--detached", "--lf"),
+                   ("--detached", "--status-file"), ("--detached", "--unattended")),
          examples=("ptyguard run -- make -j4",
                    "ptyguard run -n deploy --timeout 30m -- ./deploy.sh --all",
                    "ptyguard run -n nightly --rm --json -- ./backup"),
@@ -317,7 +415,11 @@ _TABLE = (
          command=AFTER_DASHES,
          options=(Option("--create", "start it first, unless it lives"),
                   Option("-r --read-only", "watch only: send no keys, no size"),
-                  DETACH_KEY, JSON),
+                  Option("-f --steal", "send its other clients away"),
+                  Option("--restore", "what is shown first: screen, tail:N (lines), none", "WHAT",
+                         restore),
+                  DETACH_KEY, JSON, TMUX_TARGET,
+                  Option("-d", "tmux's spelling of --steal", key="steal", hidden=True)),
          depends=(("CMD", "--create"), ("--create", "NAME")),
          examples=("ptyguard attach build",
                    "ptyguard attach -r build",
@@ -331,8 +433,11 @@ _TABLE = (
          "detach [NAME...]",
          "Detach all clients of each session (absent: the one you are in, or the only\n"
          "one) and return when they have left.  The sessions live on.",
-         aliases=("d",),
+         aliases=("d",), hidden_aliases=("detach-client",),
          arguments=(Argument("NAME", 0, None),),
+         options=(TMUX_TARGET,
+                  Option("-s", "tmux's spelling of NAME", "NAME", tmux_target, key="target",
+                         hidden=True)),
          examples=("ptyguard detach", "ptyguard detach build web"),
          exits=(("0", "they have left"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
 
@@ -362,6 +467,7 @@ _TABLE = (
          "Say by the exit status whether the session lives, and print nothing.",
          aliases=("has-session",),
          arguments=(Argument("NAME"),),
+         options=(TMUX_TARGET,),
          examples=("ptyguard has web", "ptyguard --no-start has web"),
          exits=(("0", "it lives"), ("1", "it does not"), USAGE, UNREACHABLE)),
 
@@ -372,14 +478,37 @@ _TABLE = (
          aliases=("s",),
          arguments=(Argument("NAME"), Argument("TEXT", 0, None)),
          options=(Option("--enter", "then press Enter"),
+                  Option("--paste", "as a paste, if the program tells that from typing"),
                   Option("-", "send standard input", key="stdin"),
                   _timeout("give up when not taken within S"),
-                  Option("--json", "also tell the output offset before it")),
+                  Option("--json", "also tell the output offset before it"), TMUX_TARGET),
          needs=(("TEXT", "-", "--enter"),),
          excludes=(("-", "TEXT"),),
          examples=("ptyguard send build --enter 'make test'",
                    "ptyguard send build -- -x",
                    "ptyguard send build - < keys.txt"),
+         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION,
+                UNREACHABLE, TIMED_OUT)),
+
+    Verb("key", TALKING, "press keys in a session, by their names",
+         "key NAME KEY... [OPTIONS]",
+         "Press keys: single characters, and names such as Enter, C-c, M-x, S-F5, Up.\n"
+         "As send-keys it types words that are no keys.  Escape and a key in one call\n"
+         "are Alt and that key to many programs: press Escape by itself.",
+         aliases=("keys", "send-keys"),
+         arguments=(Argument("NAME", 0), Argument("KEY", 0, None)),
+         options=(Option("-H --hex", "each KEY is bytes in hexadecimal: 1b, 1b5b41"),
+                  Option("-l --literal", "type each KEY as it is, nothing between them"),
+                  Option("--list", "list the names; asks no session"),
+                  _timeout("give up when not taken within S"),
+                  Option("--json", "also tell the output offset before it; or the list"),
+                  TMUX_TARGET),
+         needs=(("NAME", "--list"), ("KEY", "--list")),
+         excludes=(("--list", "NAME"), ("--list", "--hex"), ("--list", "--literal"),
+                   ("--list", "--timeout"), ("--hex", "--literal")),
+         examples=("ptyguard key build C-c",
+                   "ptyguard key edit Escape",
+                   "ptyguard send-keys shell 'ls -l' Enter"),
          exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION,
                 UNREACHABLE, TIMED_OUT)),
 
@@ -402,9 +531,10 @@ _TABLE = (
                 UNREACHABLE)),
 
     Verb("wait", TALKING, "wait for the end, for a text or for silence",
-         "wait [NAME...] [--for REGEX | --idle S] [OPTIONS]",
-         "Wait until the sessions have ended and mirror the status (of several: the\n"
-         "first that is not 0), or until one has shown a text or has gone quiet.",
+         "wait [NAME...] [--for REGEX] [--idle S] [OPTIONS]",
+         "Wait until all of the sessions have ended and mirror the status (of several: the\n"
+         "first that is not 0), or until each has shown a text, or has gone quiet; with\n"
+         "both, until it has gone quiet after the text.",
          aliases=("w",),
          arguments=(Argument("NAME", 0, None),),
          options=(Option("--for", "until the output matches", "REGEX"),
@@ -414,7 +544,6 @@ _TABLE = (
                   Option("--idle", "until there is no output for S", "S", duration),
                   _timeout("give up after S: exit 124, nothing is killed"),
                   JSON),
-         excludes=(("--for", "--idle"),),
          # Without --for they would be ignored and the wait would be for the end: a trap.
          depends=(("--since", "--for"), ("--raw", "--for")),
          examples=("ptyguard wait build",
@@ -429,8 +558,32 @@ _TABLE = (
          "resize NAME COLSxROWS",
          "Set the size of a session's terminal; its program is told.",
          arguments=(Argument("NAME"), Argument("COLSxROWS")),
+         options=(TMUX_TARGET,),
          examples=("ptyguard resize build 132x43", "ptyguard resize web 80x24"),
          exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
+
+    Verb("rename", TALKING, "give a session another name",
+         "rename OLD NEW [--json]",
+         "Change a session's name; its id stays.  Programs in it go on to see the old one\n"
+         "in PTYGUARD_SESSION.",
+         hidden_aliases=("rename-session",),
+         arguments=(Argument("NAME"), Argument("NEW")),
+         options=(JSON, TMUX_TARGET),
+         examples=("ptyguard rename build build-1.4", "ptyguard rename @k3f9a2b7cdmn web"),
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION,
+                ("4", "another session, which may have ended, has that name"), UNREACHABLE)),
+
+    Verb("restart", TALKING, "run a session's command again",
+         "restart NAME [OPTIONS]",
+         "End the session's program, if it runs, and start the same command again: same\n"
+         "name and id, directory, environment and size; its output is kept and goes on.\n"
+         "Attached clients stay.",
+         arguments=(Argument("NAME"),),
+         options=(Option("--grace", "time to obey before the next signal (5s)", "S", duration),
+                  _timeout("give up waiting after S"), JSON),
+         examples=("ptyguard restart web", "ptyguard restart web --grace 30s"),
+         exits=(("0", "it runs again"), ("1", "failed; an ended session stays as it was"), USAGE,
+                NO_SESSION, UNREACHABLE, TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("kill", ENDING, "end sessions, and keep their output and status",
          "kill NAME... | --all [OPTIONS]",
@@ -441,10 +594,11 @@ _TABLE = (
          options=(Option("--all", "every living session"),
                   Option("--signal", "only send this one: INT, SIGINT or 2", "SIG"),
                   Option("--grace", "time to obey before the next signal (5s)", "S", duration),
+                  Option("--orphans", "also daemons that it has started"),
                   _timeout("give up waiting after S"),
-                  JSON),
+                  JSON, TMUX_TARGET),
          needs=(("NAME", "--all"),),
-         excludes=(("--all", "NAME"),),
+         excludes=(("--all", "NAME"), ("--signal", "--grace"), ("--signal", "--orphans")),
          examples=("ptyguard kill build",
                    "ptyguard kill build web --grace 30s",
                    "ptyguard kill --all --json"),
@@ -462,6 +616,15 @@ _TABLE = (
          examples=("ptyguard rm build", "ptyguard rm build web", "ptyguard rm --ended"),
          exits=(("0", "gone"), ("1", "could not be ended: it is still there"), USAGE,
                 NO_SESSION, UNREACHABLE)),
+
+    Verb("prune", ENDING, "drop what is past its keeping",
+         "prune [--dry-run] [--json]",
+         "Forget ended sessions beyond the newest 100 (PTYGUARD_KEEP_COUNT), older than 7\n"
+         "days (PTYGUARD_KEEP_DAYS, --ttl), and the oldest output beyond 32 MiB\n"
+         "(PTYGUARD_KEEP_OUTPUT); print which.  It happens by itself whenever one ends.",
+         options=(Option("--dry-run", "only say what would go"), JSON),
+         examples=("ptyguard prune --dry-run", "ptyguard prune --json"),
+         exits=(("0", "done"), ("1", "failed"), USAGE, UNREACHABLE)),
 
     Verb("status", DAEMON, "is the daemon well?",
          "status [--json]",
@@ -507,6 +670,14 @@ _TABLE = (
          examples=("ptyguard daemon log", "ptyguard daemon log -n 100 -f"),
          exits=(("0", "done"), ("1", "there is none, or it cannot be read"), USAGE)),
 
+    Verb("doctor", DAEMON, "what is well, what is not, and the cure",
+         "doctor [--json]",
+         "Look at directories, locks, sockets, limits, terminals, what a logout ends, the\n"
+         "guard's rights against yours, python and binaries.  Starts and changes nothing.",
+         options=(JSON,),
+         examples=("ptyguard doctor", "ptyguard doctor --json"),
+         exits=(("0", "nothing fails; there may be warnings"), ("1", "something fails"), USAGE)),
+
     Verb("version", ASKING, "print or compare versions",
          "version [--daemon | compare A B | match A B | satisfies V RANGE]",
          "Print the version of this program, or answer a question about versions:\n"
@@ -521,6 +692,16 @@ _TABLE = (
          exits=(("0", "done, or yes"), ("1", "no, or failed"),
                 ("2", "the command line or a version is malformed"), UNREACHABLE)),
 
+    Verb("completion", ASKING, "a script by which your shell completes words",
+         "completion " + "|".join(SHELLS),
+         "Print a script by which TAB completes verbs, options and names of sessions:\n"
+         "  bash  in ~/.bashrc:  eval \"$(ptyguard completion bash)\"\n"
+         "  zsh   in ~/.zshrc:   source <(ptyguard completion zsh)    (after compinit)\n"
+         "  fish  ptyguard completion fish > ~/.config/fish/completions/ptyguard.fish",
+         arguments=(Argument("SHELL", choices=SHELLS),),
+         examples=("ptyguard completion bash", "ptyguard completion fish"),
+         exits=(("0", "done"), USAGE)),
+
     Verb("help", ASKING, "this, or one screen about VERB",
          "help [VERB]",
          "Show all verbs, or the page of one.  `VERB --help` is the same.",
@@ -532,7 +713,8 @@ _TABLE = (
 VERBS = {verb.name: verb for verb in _TABLE}
 
 # Every word that means a verb, aliases included.
-BY_WORD = dict(VERBS, **{alias: verb for verb in _TABLE for alias in verb.aliases})
+BY_WORD = dict(VERBS, **{alias: verb for verb in _TABLE
+                         for alias in verb.aliases + verb.hidden_aliases if " " not in alias})
 
 # First words that need a second one: `daemon stop`.
 FAMILIES = tuple(dict.fromkeys(name.split()[0] for name in VERBS if " " in name))
@@ -551,15 +733,16 @@ class Command:
     """A command line, understood.
 
     `verb` is the canonical one, "" for none, or a family ("daemon") whose help
-    is wanted.  `options` maps an option's key to its value; what was not given
-    is not there.  `names` are the sessions named, `args` all other positional
-    arguments, `command` the child's argv or None.
+    is wanted; `word` is the verb as it was typed.  `options` maps an option's key
+    to its value; what was not given is not there.  `names` are the sessions named,
+    `args` all other positional arguments, `command` the child's argv or None.
     """
 
-    __slots__ = ("verb", "options", "names", "args", "command", "wants_help")
+    __slots__ = ("verb", "word", "options", "names", "args", "command", "wants_help")
 
     def __init__(self):
         self.verb = ""
+        self.word = ""
         self.options = {}
         self.names = []
         self.args = []
@@ -600,11 +783,19 @@ def parse(argv):
     command = Command()
     try:
         _refuse_nul(argv)
-        _read(_Words(argv), command)
+        _read(_Words(_expanded(argv)), command)
     except UsageError as error:
         error.hint = error.hint or f"ptyguard help {command.verb}".rstrip()
         raise
     return command
+
+
+def _expanded(argv):
+    """Other programs' shorthand in our own words; who has none does not pay for it."""
+    if argv and (argv[0].startswith("-") or argv[0] == "kill-server"):
+        from ptyguard_core.shorthand import expand
+        return expand(argv)
+    return argv
 
 
 def _read(words, command):
@@ -615,6 +806,8 @@ def _read(words, command):
     positionals = _read_words(words, verb, command)
     if command.wants_help:
         return
+    if "target" in command.options:
+        positionals.insert(0, command.options.pop("target"))
     _assign(verb, positionals, command)
     if verb.name in SETTLERS:
         SETTLERS[verb.name](command)
@@ -637,6 +830,7 @@ def _read_verb(words, command):
         if family + word in BY_WORD:
             verb = BY_WORD[family + word]
             command.verb = verb.name
+            command.word = family + word
             return verb
         if word in FAMILIES and not family:
             family = word + " "
@@ -673,7 +867,7 @@ def _read_words(words, verb, command):
 def _begins_command(verb, positionals, command):
     """Is a word that is neither an option nor `--` the first one of CMD here?"""
     # `ensure -n NAME CMD` has its name already.
-    room = 0 if "name" in command.options else len(verb.arguments)
+    room = 0 if {"name", "target"} & set(command.options) else len(verb.arguments)
     return verb.command == AFTER_ARGUMENTS and len(positionals) >= room
 
 
@@ -741,7 +935,11 @@ def _assign(verb, positionals, command):
         most = len(left) if argument.most is None else argument.most
         taken, left = left[:most], left[most:]
         if len(taken) < argument.least:
-            raise UsageError(f"{verb.name} needs {argument.name}")
+            raise UsageError(f"{verb.name} needs {'|'.join(argument.choices) or argument.name}")
+        for word in taken if argument.choices else ():
+            if word not in argument.choices:
+                raise UsageError(f"{verb.name}: not one of {', '.join(argument.choices)}: "
+                                 f"{_shown(word)}")
         kept = command.names if argument.name == "NAME" else command.args
         kept.extend(taken)
     if left:
@@ -769,6 +967,16 @@ def _settle_attach(command):
         command.names, command.command = tail, None
 
 
+def _settle_new(command):
+    if command.get("detached"):
+        command.verb = "start"
+
+
+def _settle_send(command):
+    if command.get("paste") and not command.args and not command.get("stdin"):
+        raise UsageError("send takes --paste only with TEXT or -")
+
+
 def _settle_resize(command):
     command.options["size"] = terminal_size(command.args[0])
 
@@ -793,6 +1001,8 @@ def _settle_help(command):
 SETTLERS = {
     "ensure": _settle_ensure,
     "attach": _settle_attach,
+    "new": _settle_new,
+    "send": _settle_send,
     "resize": _settle_resize,
     "version": _settle_version,
     "help": _settle_help,
@@ -871,7 +1081,7 @@ def _find_option(spelling, word, flags, command):
     # To one letter, only an option that begins with it is near.
     start = "-" + word if len(word) == 2 else "--"
     near = _nearest(word, [known for known in flags if known.startswith(start)])
-    takes_text = any(argument.name == "TEXT" for argument in _arguments(command.verb))
+    takes_text = any(argument.name in ("TEXT", "KEY") for argument in _arguments(command.verb))
     hint = "put -- before text that begins with a dash" if takes_text else ""
     raise UsageError(f"unknown option{of_verb}: {_shown(word)}{near}", hint=hint)
 
@@ -918,7 +1128,7 @@ def _verb_page(verb):
     if verb.aliases:
         lines.append(f"Also: {', '.join(verb.aliases)}")
     lines += ["", "options:"]
-    lines += [_option_line(option) for option in verb.options]
+    lines += [_option_line(option) for option in verb.options if not option.hidden]
     lines.append(f"  everywhere: {_global_spellings(verb)}")
     lines += ["", "examples:"] + [f"  {example}" for example in verb.examples]
     lines += ["", "exit status:"] + [f"  {code:<6} {meaning}" for code, meaning in verb.exits]

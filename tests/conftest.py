@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -33,6 +34,27 @@ def own_directory(monkeypatch):
                      "PTYGUARD_TEST_VERSION"):
             monkeypatch.delenv(name, raising=False)
         yield directory
+
+
+@pytest.fixture(scope="module")
+def world():
+    """One world for all tests of a file: guard and daemon are started once."""
+    from world import MEMORY, World
+    with World(under=MEMORY) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pg(world):
+    """The Python API on that world."""
+    with world.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def name(request):
+    """A session name that no other test uses."""
+    return re.sub("[^A-Za-z0-9]", "", request.node.name)[-58:] + "." + os.urandom(2).hex()
 
 
 @pytest.fixture

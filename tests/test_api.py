@@ -16,12 +16,6 @@ ECHO = ["sh", "-c", "stty -echo; echo ready; while read x; do echo got $x; done"
 
 
 @pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def pg(world):
     with ptyguard.connect(world.env["PTYGUARD_DIR"]) as client:
         yield client
@@ -349,3 +343,94 @@ def test_a_client_goes_on_when_the_daemon_dies():
 def pg_wait(world):
     with world.connect() as own:
         return own.session("survivor").wait(LIMIT_S)
+
+
+# -- docs/API.md ---------------------------------------------------------------------------------
+
+with open(os.path.join(ROOT, "docs", "API.md"), encoding="utf-8") as file:
+    PAGE = file.read()
+
+INSTALLER = """
+read -p 'Do you accept the licence (yes/no)? ' licence
+[ "$licence" = yes ] || exit 1
+read -p 'In which directory shall it be? ' directory
+echo "installed in $directory"
+exit 4
+"""
+
+
+def run_example(world, *argv):
+    code = PAGE.partition("```python\n")[2].partition("```")[0]
+    assert len(code.strip().splitlines()) <= 12
+    return subprocess.run([sys.executable, "-c", code, *argv], stdin=subprocess.DEVNULL,
+                          env=dict(world.env, PYTHONPATH=ROOT), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=2 * LIMIT_S)
+
+
+def test_the_installer_of_the_page_is_answered_and_its_status_told(world, pg):
+    before = {session.id for session in pg.sessions()}
+    done = run_example(world, "bash", "-c", INSTALLER)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"exit status 4\n"
+    new, = [session for session in pg.sessions() if session.id not in before]
+    assert not new.is_living and b"installed in /opt/thing" in new.read()[1]
+
+
+def test_the_page_names_every_public_method_and_every_error():
+    from ptyguard_core.client import Client, Session
+    for cls in (Client, Session):
+        for name in vars(cls):
+            if not name.startswith("_") and name not in ("backend", "request", "open_channel", "close",
+                                                         "welcome", "status", "is_living"):
+                assert f"{name}(" in PAGE or f"`{name}`" in PAGE, name
+    for name in ptyguard.__all__:
+        assert name in PAGE or name in ("main", "pick_backend"), name
+    for cls in vars(errors).values():
+        if isinstance(cls, type) and issubclass(cls, errors.PtyguardError) \
+                and cls.__name__ not in ("RingCorrupt", "ProtocolError"):
+            assert f"`{cls.__name__}`" in PAGE and f"`{cls.kind}`" in PAGE, cls
+
+
+def test_every_error_that_a_user_may_meet_can_be_caught_by_its_name():
+    for cls in vars(errors).values():
+        if isinstance(cls, type) and issubclass(cls, errors.PtyguardError) \
+                and cls.__name__ not in ("RingCorrupt", "ProtocolError"):
+            assert getattr(ptyguard, cls.__name__) is cls
+
+
+def test_the_stubs_give_what_the_module_gives():
+    import ast
+    with open(os.path.join(ROOT, "ptyguard-stubs", "__init__.pyi"), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    given = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    given |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom)
+              and node.module.startswith("ptyguard_core") for alias in node.names}
+    assert set(ptyguard.__all__) | {"console", "Client", "Session"} == given
+
+
+def test_a_session_ends_with_its_with_block_and_keeps_its_output(pg):
+    with pg.start(["sh", "-c", "echo ready; sleep 1000"]) as session:
+        session.wait_for(b"ready", LIMIT_S)
+        pid = session.facts["pid"]
+    assert not session.is_living and not is_alive(pid)
+    assert session.read()[1] == b"ready\r\n"
+    with pg.start(["true"]) as session:
+        session.wait(LIMIT_S)
+        session.remove()
+
+
+def test_rename_restart_detach_and_orphans_are_there_too(world, pg):
+    session = pg.start(["sh", "-c", "echo ready; exec sleep 1000"], "first")
+    session.rename("second")
+    assert session.name == "second" and pg.session("second").id == session.id
+    with pytest.raises(ptyguard.SessionExists):
+        pg.start(["true"], "third").rename("second")
+    session.restart()
+    session.wait_for(b"(?s)ready.*ready", LIMIT_S)
+    terminal = world.terminal("attach", "second")
+    wait_until(lambda: session.info()["clients"], "the client")
+    session.detach()
+    assert terminal.wait() == 0
+    session.wait_idle(0.01, LIMIT_S)
+    session.kill(orphans=True)
+    assert session.facts["exit"]["signal"] == "SIGHUP"

@@ -14,30 +14,12 @@ import termios
 
 import pytest
 
-from world import LIMIT_S, MEMORY, World, is_alive, wait_until
+from world import LIMIT_S, MEMORY, World, wait_until
 
 DETACH = b"\x1c"
 
 # Tells the size at each change, echoes nothing, and answers lines.
 SIZES = "stty -echo; trap 'stty size' WINCH; echo ready; while :; do read x && echo got $x; done"
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as client:
-        yield client
-
-
-@pytest.fixture
-def name(request):
-    """A session name that no other test uses."""
-    return re.sub("[^A-Za-z0-9]", "", request.node.name)[-58:] + "." + os.urandom(2).hex()
 
 
 @pytest.fixture

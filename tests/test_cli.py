@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
@@ -32,29 +31,11 @@ SESSION_FIELDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as client:
-        yield client
-
-
 @pytest.fixture
 def empty():
     """A world in which nothing runs yet."""
     with World(under=MEMORY) as made:
         yield made
-
-
-@pytest.fixture
-def name(request):
-    """A session name that no other test uses."""
-    return re.sub("[^A-Za-z0-9]", "", request.node.name)[-58:] + "." + os.urandom(2).hex()
 
 
 def text_of(session):
@@ -957,7 +938,7 @@ def two_sessions(world, pg):
 
 QUICK_VERBS = [
     (0, ["ls"]), (0, ["info", "streams"]), (0, ["has", "streams"]), (0, ["send", "streams", "x"]),
-    (0, ["send", "streams", "-"]), (0, ["log", "streams"]), (3, ["wait", "streams-over"]),
+    (0, ["send", "streams", "-"]), (0, ["key", "streams", "Up"]), (0, ["log", "streams"]), (3, ["wait", "streams-over"]),
     (0, ["resize", "streams", "81x25"]), (0, ["ensure", "streams"]),
     (4, ["start", "-n", "streams"]),
     (0, ["status"]), (0, ["version"]), (125, ["attach", "streams"]), (0, ["detach", "streams"]),
@@ -1021,7 +1002,7 @@ def test_any_directory_will_do_also_one_that_is_gone(world, two_sessions, tmp_pa
     line = f'mkdir {gone}; cd {gone}; rmdir {gone}; exec "$@"'
     # The script, since `python3.13 -c` cannot import in such a place (cpython 3.13.0).
     script = {"program": [PYTHON, os.path.join(ROOT, "ptyguard.py")], "stdin": subprocess.DEVNULL}
-    for code, verb in QUICK_VERBS[:9] + [(0, ["start", "--cwd", "/", "--", "true"])]:
+    for code, verb in QUICK_VERBS[:10] + [(0, ["start", "--cwd", "/", "--", "true"])]:
         done = sh(world, line, *verb, **script)
         # ensure may have to start it, and a new session would begin there.
         assert done.returncode == (1 if verb[0] == "ensure" else code), (verb, done)
@@ -1055,11 +1036,11 @@ def all_verbs():
     sys.path.insert(0, ROOT)
     from ptyguard_core.usage import VERBS
     words = {"info": ["x"], "has": ["x"], "send": ["x", "y"], "log": ["x"], "wait": ["x"],
-             "kill": ["x"],
+             "kill": ["x"], "key": ["x", "y"], "new": ["-d"], "rename": ["x", "y"], "restart": ["x"],
              "rm": ["x"], "resize": ["x", "80x24"], "ensure": ["x"], "attach": ["x"],
              "detach": ["x"],
              "run": ["--", "true"]}
-    quiet = ("help", "version")                     # they need no directory
+    quiet = ("help", "version", "completion")       # they need no directory
     return [verb.split() + words.get(verb, []) for verb in VERBS if verb not in quiet]
 
 

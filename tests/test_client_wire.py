@@ -100,18 +100,6 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def path(world, pg):
     return world.paths.client_socket
 

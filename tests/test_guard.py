@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import ptyguard
 import ptyguard_posix as backend
 from ptyguard_core import guardwire as wire
-from ptyguard_core.client import new_id, start_fields
+from ptyguard_core.starting import new_id, start_fields
 from ptyguard_core.supervise import ask_guard, make_copy
 from world import MEMORY, ROOT, World, is_alive, open_descriptors, voluntary_switches, wait_until
 

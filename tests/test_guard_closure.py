@@ -5,7 +5,6 @@ The list below is the promise.  A module that is to be added to it is to be argu
 
 import os
 import subprocess
-import sys
 
 import pytest
 

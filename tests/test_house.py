@@ -20,21 +20,37 @@ HOUSE = {
     "journal": (1, ""),
     "terminal": (1, "os session"),
     "detachkey": (1, "os"),
-    "usage": (1, ""),
+    "keys": (1, "os"),
+    "shorthand": (1, "os"),
+    "statusfile": (1, ""),
     "report": (1, "os sys"),
     "tree": (1, "os"),
+    "logfile": (1, ""),
+    "canonical": (1, "os"),
     "registry": (1, "socket"),
+    "usage": (2, ""),
     "loop": (2, "threading asyncio"),
     "link": (2, ""),
     "session": (2, "frames socket"),
+    "agentlink": (2, "socket"),
     "connection": (2, ""),
     "supervise": (2, "daemon"),
+    "doctor": (2, "os sys time socket"),
+    "completion": (3, "os sys"),
     "guard": (3, "frames registry screen json argparse session"),
     "requests": (3, ""),
+    "survey": (3, "daemon client session"),
     "guardlink": (3, "daemon"),
+    "logkeeper": (3, "daemon client"),
+    "restarting": (3, "daemon"),
+    "channel": (3, "daemon session"),
+    "starting": (3, "daemon session socket"),
     "daemon": (4, "client argparse"),
-    "client": (4, "daemon session"),
+    "waiting": (4, "daemon session socket"),
+    "sending": (4, "daemon session socket"),
+    "client": (5, "daemon session"),
     "attach": (5, "daemon session"),
+    "logwriter": (5, "daemon session"),
 }
 
 # The one boundary worth having: what differs between systems is in the back-ends.
@@ -46,7 +62,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
                "version", "guard"}
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit"} | {
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
-    "guardlink", "daemon"}
+    "guardlink", "agentlink", "restarting", "canonical", "logkeeper", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 
@@ -97,6 +113,15 @@ def calls(tree):
 @each_file
 def test_every_file_has_its_floor(name):
     assert name in HOUSE, f"ptyguard_core/{name}.py needs a line in HOUSE"
+
+
+def test_the_page_tells_the_same_of_the_house():
+    with open(os.path.join(ROOT, "docs", "DESIGN.md"), encoding="utf-8") as file:
+        rows = [line.strip("| \n").split(" | ") for line in file if line.startswith("| ")]
+    told = {row[1][:-3]: (int(row[0]), row[3].replace(",", "") if len(row) > 3 else "")
+            for row in rows if row[0].isdigit() and row[1].endswith(".py")}
+    assert {name: floor for name, (floor, _) in told.items()} == {
+        name: floor for name, (floor, _) in HOUSE.items()}
 
 
 @each_file

@@ -381,6 +381,25 @@ def test_a_launch_that_cannot_be_says_why(tmp_path, detach, program, number):
     assert backend.reap_children() == []
 
 
+def test_a_launch_that_is_only_begun_waits_for_nothing_and_is_told_of_at_its_end(tmp_path, eventually):
+    log = str(tmp_path / "log")
+    os.mkfifo(log)
+    before = open_descriptors()
+    pid = backend.begin_launch(["/bin/sh", "-c", "echo ran; exit 6"], {}, (), log)
+    assert backend.reap_children() == []        # it cannot even open its log: nobody reads there
+    assert open_descriptors() == before
+    with open(log, "rb") as reader:
+        assert reader.read() == b"ran\n"
+    found = []
+    eventually(lambda: found.extend(backend.reap_children()) or found)
+    assert [(ended, backend.decode_status(raw)) for ended, raw in found] == [(pid, (6, None))]
+
+
+def test_a_begun_launch_whose_exec_fails_ends_with_status_127(tmp_path):
+    pid = backend.begin_launch(["/no/such/program"], {}, (), str(tmp_path / "log"))
+    assert backend.decode_status(os.waitpid(pid, 0)[1]) == (127, None)
+
+
 def test_a_detached_launch_whose_second_fork_fails_is_an_error_not_a_pid(tmp_path, monkeypatch):
     # The errno alone was taken for the pid of the program: 11 for EAGAIN.
     real, forks = os.fork, []
@@ -1039,6 +1058,28 @@ def test_a_lock_file_that_is_a_symbolic_link_is_not_followed(tmp_path):
     with pytest.raises(OSError):
         backend.try_lock(str(tmp_path / "lock"), "testing")
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_an_open_files_lock_is_held_by_one_until_that_is_closed_and_changes_nothing(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("content")
+    one, two = (os.open(str(path), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC) for _ in range(2))
+    assert backend.lock_open_file(one) is True
+    assert backend.lock_open_file(two) is False
+    assert backend.lock_open_file(one) is True          # it has it already
+    os.close(one)
+    assert backend.lock_open_file(two) is True
+    os.close(two)
+    assert path.read_text() == "content"
+
+
+def test_where_files_cannot_be_locked_that_is_told(monkeypatch):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))      # some network file systems
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert backend.lock_open_file(0) is None
 
 
 def test_nobody_is_known_to_hold_a_lock_that_never_was(tmp_path):

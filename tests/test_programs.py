@@ -11,22 +11,10 @@ import sys
 
 import pytest
 
-from world import LIMIT_S, MEMORY, World, is_alive, wait_until
+from world import LIMIT_S, is_alive, wait_until
 
 DETACH = b"\x1c"
 PROMPT = "p$((6 * 7))> "           # not to be found in what was only typed
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as client:
-        yield client
 
 
 def needs(*programs):

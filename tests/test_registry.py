@@ -63,7 +63,8 @@ def a_record(session_id="k3f9", **fields):
               "pid_start": 99, "argv": ["sh", "-c", ""], "cwd": "/",
               "size": {"cols": 80, "rows": 24}, "ended_at": None,
               "exit": {"code": None, "signal": None}, "labels": {}, "restart": "never",
-              "collected": False}
+              "collected": False, "ttl": None, "size_policy": "latest",
+              "log": {"path": "/out", "base": -5}}
     record.update(fields)
     return record
 
@@ -189,7 +190,8 @@ WRONG = {
     "id": "../x", "name": "-x", "state": "dreaming", "created_at": True, "ended_at": -1,
     "incarnation": [], "spawn": "1", "boot_id": 5, "pid": 0, "pid_start": {},
     "argv": ["a", 1], "cwd": ["/"], "size": {"cols": 80}, "exit": {"code": "0"},
-    "labels": {"a": 1}, "restart": 1, "collected": 1,
+    "labels": {"a": 1}, "restart": 1, "collected": 1, "ttl": "60", "size_policy": 1,
+    "log": {"path": "/out", "base": "0"},
 }
 
 

@@ -11,31 +11,13 @@ import sys
 
 import pytest
 
-from world import LIMIT_S, MEMORY, ROOT, World, is_alive, wait_until
+from world import LIMIT_S, ROOT, World, is_alive, wait_until
 
 PYTHON = sys.executable
 
 # What ends nobody by default: SIGCHLD, SIGCONT, the four that stop, SIGURG, SIGWINCH.
 HARMLESS = {signal.SIGCHLD, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN,
             signal.SIGTTOU, signal.SIGURG, signal.SIGWINCH}
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as client:
-        yield client
-
-
-@pytest.fixture
-def name(request):
-    """A session name that no other test uses."""
-    return re.sub("[^A-Za-z0-9]", "", request.node.name)[-58:] + "." + os.urandom(2).hex()
 
 
 @pytest.fixture

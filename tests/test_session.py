@@ -9,7 +9,7 @@ from ptyguard_core.ring import CAPACITY_MIN, WINDOW_BYTES, Ring, memory_bytes
 from ptyguard_core.session import (ALWAYS, CHILD_EXITED, DRAINED, DRAINING, ENDED, EVENTS, FAILED,
                                    GUARD_LOST_IT, HELD_UNOPENED, INPUT_QUEUE_MAX, LEADER,
                                    LEADER_ALLOWANCE, LOST, NEVER, PROGRESS_BYTES, PROGRESS_S,
-                                   QUARANTINED, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING, STATES,
+                                   QUARANTINED, RESTART_FAILED, RESTARTED, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING, STATES,
                                    TRANSITIONS, Cursor, Session)
 
 MIB = 1 << 20
@@ -47,11 +47,11 @@ def leading(session, behind=0):
 
 # What cannot happen.  If it does, the invariant is broken and the daemon stops loudly.
 IMPOSSIBLE = {
-    STARTING: {DRAINED},                                    # nothing ran yet
-    RUNNING: {DRAINED, SPAWN_REFUSED},                      # the exit comes first
-    DRAINING: {SPAWNED, SPAWN_REFUSED},
-    QUARANTINED: {DRAINED, SPAWN_REFUSED},                  # nobody reads it
-    ENDED: {SPAWNED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED},
+    STARTING: {DRAINED, RESTARTED},                         # nothing ran yet
+    RUNNING: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},       # the exit comes first
+    DRAINING: {SPAWNED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},
+    QUARANTINED: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},   # nobody reads it
+    ENDED: {SPAWNED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED, RESTART_FAILED},
     LOST: set(EVENTS),                                      # for good; a relaunch is a new life
     FAILED: set(EVENTS),
 }

@@ -361,7 +361,7 @@ def test_a_start_cut_by_the_guards_death_happens_or_is_reported_and_leaves_nothi
 
 
 def test_a_read_cut_by_the_daemons_death_is_asked_again(monkeypatch):
-    from ptyguard_core.client import Channel
+    from ptyguard_core.channel import Channel
     with World(under=MEMORY) as world, world.connect() as pg:
         session = pg.start(["sh", "-c", "seq 500000; echo done"], scrollback=8 << 20)
         session.wait()

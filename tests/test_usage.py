@@ -33,26 +33,32 @@ every_verb = pytest.mark.parametrize("verb", list(VERBS.values()), ids=list(VERB
 # --- The tables -------------------------------------------------------------------
 
 EXPECTED_WORDS = {
-    "start": ["new"], "run": ["r"], "ensure": ["up"], "attach": ["a", "attach-session"],
+    "start": ["new -d"], "new": [], "run": ["r"], "ensure": ["up"], "attach": ["a", "attach-session"],
     "detach": ["d"], "ls": ["list", "l", "list-sessions"], "info": ["show"],
     "has": ["has-session"], "send": ["s"], "log": ["history", "tail"], "wait": ["w"],
-    "resize": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
+    "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [],
+    "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
     "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [],
     "version": ["--version"], "help": [],
 }
 
-NEW_SESSION = "--name --cwd --env --unset --clean-env --size --scrollback --shell --json"
+NEW_SESSION = ("--name --cwd --env --unset --clean-env --size --scrollback --shell --label --ttl "
+               "--size-policy --log --json")
 
 EXPECTED_OPTIONS = {
     "start": NEW_SESSION + " -d",
-    "run": NEW_SESSION + " --rm --timeout -d -e",
+    "new": NEW_SESSION + " -d -A -e",
+    "run": NEW_SESSION + " --rm --timeout --kill-on-hangup --lf --status-file -d -e",
     "ensure": NEW_SESSION,
-    "attach": "--create -r --read-only -e --detach-key --json",
+    "attach": "--create -r --read-only -f --steal --restore -e --detach-key --json",
     "detach": "", "ls": "-a --all -q --short --json", "info": "--json", "has": "",
-    "send": "--enter - --timeout --json",
+    "send": "--enter --paste - --timeout --json",
+    "key": "--hex --literal --list --timeout --json",
     "log": "--raw --tail --since -f --follow --hold",
     "wait": "--for --since --raw --idle --timeout --json",
-    "resize": "", "kill": "--all --signal --grace --timeout --json", "rm": "--ended --json",
+    "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
+    "prune": "--dry-run --json", "doctor": "--json", "completion": "",
+    "kill": "--all --signal --grace --orphans --timeout --json", "rm": "--ended --json",
     "status": "--json", "daemon start": "--json",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
     "daemon log": "-n --lines -f --follow", "version": "--daemon", "help": "",
@@ -64,21 +70,22 @@ def test_verbs_and_aliases_are_those_of_the_manual():
 
 
 def test_no_word_means_two_verbs():
-    words = [word for verb in VERBS.values() for word in (verb.name, *verb.aliases)]
+    words = [word for verb in VERBS.values()
+             for word in (verb.name, *verb.aliases, *verb.hidden_aliases) if word != "new -d"]
     assert len(words) == len(set(words)) == len(usage.BY_WORD)
 
 
 @every_verb
 def test_options_are_those_of_the_manual(verb):
     wanted = {usage._flags(verb.options)[word] for word in EXPECTED_OPTIONS[verb.name].split()}
-    assert wanted == set(verb.options)
+    assert wanted == {option for option in verb.options if not option.hidden}
 
 
 @every_verb
 def test_no_spelling_or_key_of_a_verb_means_two_options(verb):
     spellings = [word for option in verb.options for word in option.spellings]
     assert len(spellings) == len(set(spellings))
-    keys = [option.key for option in verb.options + usage.GLOBALS]
+    keys = [option.key for option in verb.options + usage.GLOBALS if not option.hidden]
     assert len(keys) == len(set(keys))
 
 
@@ -130,14 +137,17 @@ def test_help_is_plain_ascii_and_ends_in_one_newline(page):
 
 @every_verb
 def test_help_of_a_verb_fits_one_screen(verb):
-    assert help_text(verb.name).count("\n") <= 40
+    assert help_text(verb.name).count("\n") <= 48
 
 
 @every_verb
 def test_help_of_a_verb_tells_every_option_and_exit_code(verb):
     text = help_text(verb.name)
     for option in verb.options:
-        assert ", ".join(option.spellings) in text and option.help in text
+        if option.hidden:
+            assert option.help not in text
+        else:
+            assert ", ".join(option.spellings) in text and option.help in text
     for code, meaning in verb.exits:
         assert code in text and meaning in text
 
@@ -148,13 +158,13 @@ def test_every_example_parses_as_its_verb(verb):
     for line in verb.examples:
         program, *argv = shlex.split(line.partition(" < ")[0])
         assert program == "ptyguard" and line in help_text(verb.name)
-        assert parse(argv).verb == verb.name
+        assert parse(argv).verb == ("start" if argv[:2] == ["new", "-d"] else verb.name)
 
 
 @every_verb
 def test_help_of_an_alias_is_that_of_its_verb(verb):
-    for alias in verb.aliases:
-        assert help_text(alias) == help_text(verb.name)
+    for alias in verb.aliases + verb.hidden_aliases:
+        assert help_text(alias.split()[0] if alias in usage.BY_WORD else verb.name) == help_text(verb.name)
 
 
 @every_verb
@@ -230,8 +240,8 @@ def test_nothing_said_is_a_command_without_a_verb():
     (alias, name) for name, aliases in EXPECTED_WORDS.items() for alias in aliases])
 def test_alias_is_read_as_its_verb(alias, name):
     words = {"ensure": ["x"], "has": ["x"], "send": ["x", "y"], "kill": ["x"], "rm": ["x"],
-             "run": ["x"]}
-    assert parse([alias, *words.get(name, [])]).verb == name
+             "run": ["x"], "key": ["x", "Up"]}
+    assert parse([*alias.split(), *words.get(name, [])]).verb == name
 
 
 @pytest.mark.parametrize("word, nearest", [
@@ -441,6 +451,11 @@ def test_arguments_are_names_or_others(argv, names, args):
     (["has"], "has needs NAME"),
     (["send"], "send needs NAME"),
     (["send", "web"], "send needs TEXT, - or --enter"),
+    (["send", "web", "--paste", "--enter"], "send takes --paste only with TEXT or -"),
+    (["key"], "key needs NAME or --list"),
+    (["key", "web"], "key needs KEY or --list"),
+    (["key", "web", "--list"], "key takes --list or NAME, not both"),
+    (["key", "web", "-lH", "41"], "key takes --hex or --literal, not both"),
     (["resize", "web"], "resize needs COLSxROWS"),
     (["ensure"], "ensure needs NAME"),
     (["ensure", "--", "web"], "ensure needs NAME"),
@@ -481,6 +496,22 @@ def test_ensure_finds_its_name_in_either_spelling():
     assert "one name" in refusal("ensure", "web", "-n", "other").message
 
 
+def test_the_word_that_a_verb_was_called_by_is_remembered():
+    for word in ("key", "keys", "send-keys"):
+        command = parse(["-q", word, "web", "ls -l", "Enter"])
+        assert (command.verb, command.word) == ("key", word)
+        assert (command.names, command.args) == (["web"], ["ls -l", "Enter"])
+    assert parse(["daemon", "stop"]).word == "daemon stop"
+    assert parse([]).word == ""
+
+
+def test_keys_that_begin_with_a_dash_stand_behind_dash_dash_and_a_lone_one_anywhere():
+    assert parse(["key", "web", "-", "--", "-", "--"]).args == ["-", "-", "--"]
+    error = refusal("send-keys", "web", "-x")
+    assert error.message == "unknown option of key: -x"
+    assert error.hint == "put -- before text that begins with a dash"
+
+
 def test_attach_takes_a_command_only_to_create():
     assert refusal("attach", "web", "--", "sh").message == \
         "attach takes CMD only with --create"
@@ -508,8 +539,8 @@ def test_resize_gives_its_size_as_numbers():
     assert refusal("resize", "web", "132").message == "not a terminal size: 132"
 
 
-def test_wait_has_one_condition():
-    assert "not both" in refusal("wait", "x", "--for", "a", "--idle", "2").message
+def test_wait_takes_a_text_and_then_silence_but_no_option_in_vain():
+    assert options_of("wait", "x", "--for", "a", "--idle", "2") == {"for": "a", "idle": 2.0}
     assert "only with --for" in refusal("wait", "x", "--since", "now").message
     assert options_of("wait", "x", "--for", "a", "--since", "now") == \
         {"for": "a", "since": "now"}

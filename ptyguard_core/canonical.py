@@ -1,0 +1,61 @@
+"""Canonical lines: how long ones get through a terminal that would drop their end.
+
+In canonical mode the system keeps an unfinished line until its end comes, up to a limit
+(4095 bytes on Linux, 1023 on macOS); what is typed beyond it is dropped without a word
+(n_tty.c).  But the end-of-file character in the middle of a line hands what stands there to
+the reader at once, and is not part of it (termios(3), VEOF): typed in time, it makes room,
+and the program reads the whole line, in more than one piece.
+
+Rule 1: it is only typed right behind an ordinary character of a line that was counted from
+        its beginning in canonical mode: at the beginning of a line it would mean end of file.
+Rule 2: what cannot be counted (the mode was another one when the line began) is left alone.
+
+What is not handled: a program that leaves canonical mode while such a line waits finds a NUL
+in the place of each end-of-file character; the system puts it there (n_tty.c).
+"""
+
+_LOOK_BACK = 64                 # for an ordinary character to cut behind
+
+
+class LineFeeder:
+    """Cuts what is to be typed into pieces that fit; fed with what was written of them."""
+
+    def __init__(self):
+        self._pending = 0               # bytes in the unfinished line, as counted here
+
+    def next_piece(self, data, mode):
+        """(bytes to write next, whether they are of `data`); `mode` a backend.CanonicalMode or None."""
+        if mode is None or not mode.end_of_file:
+            return data, True
+        room = mode.limit - self._pending
+        if len(data) <= room or self._last_end(data[:room], mode) >= 0:
+            # Whole lines first: what follows the last end is a line of its own.
+            end = self._last_end(data[:room], mode)
+            return (data if len(data) <= room else data[:end + 1]), True
+        cut = self._cut(data, room - 1, mode)
+        return (data[:cut], True) if cut > 0 else (mode.end_of_file, False)
+
+    @staticmethod
+    def _last_end(data, mode):
+        return max(data.rfind(mode.ends[at:at + 1]) for at in range(len(mode.ends)))
+
+    @staticmethod
+    def _cut(data, room, mode):
+        """How much of a line that is too long is typed before it is handed on."""
+        for cut in range(room, max(0, room - _LOOK_BACK), -1):
+            if data[cut - 1] >= 0x20 and data[cut - 1] != 0x7f:
+                return cut
+        return room
+
+    def wrote(self, data, mode):
+        """The terminal took these bytes, in that mode."""
+        if mode is None:
+            self._pending = 0           # rule 2: what stands there was not counted
+            return
+        end = max(self._last_end(data, mode), data.rfind(mode.end_of_file or b"\n"))
+        self._pending = len(data) - end - 1 if end >= 0 else self._pending + len(data)
+
+
+def longest_line(data):
+    """The bytes of the longest line in `data`, its end not counted."""
+    return max(map(len, data.replace(b"\r", b"\n").split(b"\n")))

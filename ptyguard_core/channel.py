@@ -1,0 +1,335 @@
+"""Channel: one connection to the daemon, and one session's output followed on it.
+
+A `Channel` has said hello.  Requests that are safe to ask twice are asked again when the
+daemon went away in between; input never is.  A `Follower` reads one session's output by
+offset and continues at its offset when the daemon is replaced, so that whoever reads it
+never notices.
+
+Everything blocks; times are seconds, None means without limit.  Errors are those of
+errors.py.
+"""
+
+import os
+import time
+
+from . import frames
+from .backend import READABLE, WRITABLE
+from .errors import (Incompatible, NoSuchSession, TimedOut, Unreachable, from_wire)
+from .supervise import START_LIMIT_S, reach, report_deaf
+from .version import OURS
+
+HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
+HELLO_LIMIT_S = 30.0
+RECEIVE_BYTES = 256 * 1024     # measured: what a turn of the daemon sends
+RECONNECT_LIMIT_S = 30.0
+
+# Asking these twice is asking them once: `start`, because the client chooses the id;
+# `attach`, because it belongs to the connection.
+REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "attach", "read", "resize",
+                        "wait", "collect", "kill", "detach", "log_at", "log_error", "log_done"))
+
+
+class Channel:
+    """One connection to the daemon, from hello on."""
+
+    def __init__(self, backend, paths, role="call", may_start=True, timeout_s=START_LIMIT_S,
+                 environ=None):
+        """Connect and say hello; starts guard and daemon if need be and allowed."""
+        self.welcome = {}
+        self._backend = backend
+        self._paths = paths
+        self._role = role
+        self._may_start = may_start
+        self._environ = dict(os.environ if environ is None else environ)
+        self._sock = None
+        self._serial = 0
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._kept = []                 # frames that came while a reply was awaited
+        self.connect(timeout_s)
+
+    # -- the connection ------------------------------------------------------------------
+
+    def connect(self, timeout_s=START_LIMIT_S):
+        """(Re)connect; the frames of the old connection are forgotten."""
+        self.close()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            sock = reach(self._backend, self._paths, self._may_start,
+                         max(0.1, deadline - time.monotonic()), self._environ)
+            self._sock = sock
+            self._decoder = frames.Decoder(frames.FROM_DAEMON)
+            self._decoder.control_max = frames.CONTROL_BYTES_MAX
+            self._kept = []
+            try:
+                self._say_hello(deadline)
+                return
+            except (ConnectionError, EOFError):
+                # It died before it answered; the listener outlives it.
+                self.close()
+                if time.monotonic() > deadline:
+                    raise Unreachable("the daemon went away before it answered, again and again",
+                                      hint="ptyguard status") from None
+
+    def _say_hello(self, deadline):
+        self.send(frames.HELLO, version=OURS, pid=os.getpid(), role=self._role,
+                  protocol=[frames.PROTOCOL_MIN, frames.PROTOCOL_MAX])
+        began = time.monotonic()
+        is_reported = False
+        while True:
+            now = time.monotonic()
+            wait_s = min(began + HELLO_LIMIT_S, max(deadline, began + HELLO_PATIENCE_S)) - now
+            if not is_reported:
+                wait_s = min(wait_s, began + HELLO_PATIENCE_S - now)
+            if self.wait_readable(max(0.0, wait_s)):
+                for type_, _, fields in self.receive():
+                    if type_ == frames.WELCOME:
+                        self._check_welcome(fields)
+                        return
+                    self._raise_refusal(type_, fields)
+            elif not is_reported:
+                is_reported = True
+                report_deaf(self._backend, self._paths)
+            elif now >= min(began + HELLO_LIMIT_S, deadline):
+                raise Unreachable(f"the daemon at {self._paths.client_socket} did not answer "
+                                  f"in {now - began:.0f} s", hint="ptyguard status")
+
+    def _check_welcome(self, fields):
+        if not isinstance(fields.get("chosen"), int):
+            raise Incompatible("the daemon's welcome names no protocol",
+                               hint="ptyguard daemon restart")
+        self.welcome = fields
+
+    def _raise_refusal(self, type_, fields):
+        if type_ == frames.EVENT and fields.get("event") == "refused":
+            raise from_wire(fields.get("error", {}))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Idempotent."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    @property
+    def is_open(self):
+        """Whether there is a connection; it may have been closed by the other side."""
+        return self._sock is not None
+
+    def fileno(self):
+        """The socket's descriptor, for a poller."""
+        return self._sock.fileno()
+
+    def wait_readable(self, timeout_s):
+        """Whether something can be received within the time."""
+        if self._kept:
+            return True
+        poller = self._backend.make_poller(any_file=True)
+        poller.register(self._sock.fileno(), READABLE)
+        return bool(poller.poll(-1 if timeout_s is None else timeout_s))
+
+    def wait_writable(self, timeout_s):
+        """Whether something can be sent within the time (None: without limit)."""
+        poller = self._backend.make_poller(any_file=True)
+        poller.register(self._sock.fileno(), WRITABLE)
+        return bool(poller.poll(-1 if timeout_s is None else timeout_s))
+
+    def another(self, role):
+        """A second connection to the same daemon."""
+        return type(self)(self._backend, self._paths, role, self._may_start, environ=self._environ)
+
+    # -- frames --------------------------------------------------------------------------
+
+    def send(self, type_, **fields):
+        """Send one control frame, whole."""
+        self._send_all(frames.control(type_, fields))
+
+    def send_input(self, data):
+        """Send bytes as INPUT frames, whole."""
+        self._send_all(frames.raw_frames(frames.INPUT, data))
+
+    def _send_all(self, data):
+        self._sock.settimeout(None)
+        self._sock.sendall(data)
+
+    def send_now(self, data):
+        """Send what the socket takes without waiting; the count, perhaps 0."""
+        self._sock.settimeout(0)
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    @property
+    def serial(self):
+        """The id of the newest request."""
+        return self._serial
+
+    @property
+    def has_kept(self):
+        """Whether frames wait here that no poller can see."""
+        return bool(self._kept)
+
+    def receive(self):
+        """Yield the frames of one receive: (type, offset, payload).
+
+        Raw payload is a view that is good until the next call.  Raises EOFError when
+        the daemon is gone, BlockingIOError never: use `wait_readable` first.
+        """
+        if self._kept:
+            kept, self._kept = self._kept, []
+            yield from kept
+            return
+        self._sock.settimeout(None)
+        count = self._sock.recv_into(self._buffer)
+        if not count:
+            raise EOFError("the daemon closed the connection")
+        yield from self._decoder.frames(memoryview(self._buffer)[:count])
+
+    def frame_request(self, verb, **fields):
+        """The bytes of a request; whoever sends them sends them whole and in order."""
+        self._serial += 1
+        return frames.control(frames.REQUEST, dict(fields, id=self._serial, verb=verb))
+
+    def ask(self, verb, **fields):
+        """Send a request; its serial, for `await_reply`."""
+        self._send_all(self.frame_request(verb, **fields))
+        return self._serial
+
+    def await_reply(self, serial, timeout_s=None):
+        """The reply's `ok`; other frames stay for `receive`.  Raises its error."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        others = []
+        found = None
+        try:
+            while found is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and (left <= 0 or not self.wait_readable(left)):
+                    raise TimedOut(f"no answer in {timeout_s:g} s")
+                for type_, offset, payload in self.receive():
+                    if found is None and type_ == frames.REPLY and payload.get("id") == serial:
+                        found = payload
+                        continue
+                    self._raise_refusal(type_, payload)
+                    if type_ in frames.RAW:
+                        payload = bytes(payload)    # the view is of the receive buffer
+                    others.append((type_, offset, payload))
+        finally:
+            self.keep(others)
+        if "error" in found:
+            raise from_wire(found["error"])
+        return found.get("ok", {})
+
+    def request(self, verb, timeout_s=None, **fields):
+        """Ask and await; again on a new connection, where asking twice does no harm."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not self.is_open:
+                    self.connect()
+                return self.await_reply(self.ask(verb, **fields), left)
+            except (EOFError, ConnectionError):
+                if verb not in REPEATABLE:
+                    self.close()
+                    raise Unreachable(f"the daemon went away during `{verb}`",
+                                      hint="what was asked may or may not have been done") from None
+                self.connect()
+
+    def keep(self, others):
+        """Put frames back, ahead of what is to be received."""
+        self._kept = others + self._kept
+
+    def read(self, timeout_s=None, **fields):
+        """The reply of a `read` request and its bytes; asked again when it was cut."""
+        while True:
+            ok = self.request("read", timeout_s, **fields)
+            try:
+                return ok, self.take_data(ok["size"])
+            except (EOFError, ConnectionError):
+                self.connect()          # the daemon died in the middle of it
+
+    def take_data(self, size):
+        """The body of a reply that announced `size` bytes of DATA."""
+        parts = []
+        others = []
+        while size:
+            for type_, offset, payload in self.receive():
+                if type_ == frames.DATA:
+                    parts.append(bytes(payload))
+                    size -= len(payload)
+                else:
+                    others.append((type_, offset,
+                                   bytes(payload) if type_ in frames.RAW else payload))
+        self.keep(others)
+        return b"".join(parts)
+
+
+class Follower:
+    """One session's output from an offset on, over daemons' deaths.
+
+    `hold` as in docs/PROTOCOL.md: "never", "always", or seconds.  `on_gap(from, to)`
+    is told of output that was overwritten before it was read.
+    """
+
+    def __init__(self, channel, target, start, hold="never", on_gap=None, mode="follow"):
+        self.channel = channel
+        self.session = None             # as the daemon described it
+        self.end = None                 # the exit event's session, once it came
+        self.offset = 0
+        self._hold = hold
+        self._on_gap = on_gap
+        self._mode = mode
+        self._attach(target, start)
+
+    def _attach(self, target, start, **more):
+        ok = self.channel.request("attach", target=target, hold=self._hold, mode=self._mode,
+                                  **dict({"from": start}, **more))
+        self.session = ok["session"]
+        self.offset = ok["offset"]
+
+    def pieces(self, timeout_s=None):
+        """Yield (offset, view) until the session's end; the view is good until the next.
+
+        `timeout_s` bounds the whole; TimedOut after that.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.end is None:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and (left <= 0 or not self.channel.wait_readable(left)):
+                raise TimedOut(f"session {self.session['name']}: not within {timeout_s:g} s")
+            yield from self.burst()
+
+    def burst(self):
+        """Yield (offset, view) of one receive; blocks for it.  Read it to its end."""
+        try:
+            yield from self._receive()
+        except (EOFError, ConnectionError):
+            self._resume()
+
+    def _receive(self):
+        for type_, offset, payload in self.channel.receive():
+            if type_ == frames.OUTPUT:
+                self.offset = offset + len(payload)
+                yield offset, payload
+            elif type_ == frames.EVENT:
+                self._on_event(payload)
+
+    def _on_event(self, event):
+        if event["event"] == "exit":
+            self.end = event["session"]
+        elif event["event"] == "gap":
+            if self._on_gap is not None:
+                self._on_gap(event["from"], event["to"])
+        elif event["event"] == "removed":
+            raise NoSuchSession(f"session {self.session['name']} was removed")
+
+    def _resume(self):
+        """The daemon is gone: go on where we were, with the next one."""
+        self.channel.connect(RECONNECT_LIMIT_S)
+        self._attach("@" + self.session["id"], self.offset,
+                     incarnation=self.session["incarnation"])

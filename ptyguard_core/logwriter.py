@@ -1,0 +1,173 @@
+"""Log writer: the process that appends one session's output to its log file.
+
+It is a client like any other, one that the daemon starts (logkeeper.py).  It follows the
+session from the offset at which the file ends, holds the program back as a pipe would,
+goes on over daemons' deaths, and leaves when all is written.
+
+Rule 1: byte `base + n` of the file is byte n of the output.  What would break that (output
+        that is gone, a file that was cut or that others write into) is told to the daemon
+        first and written upon afterwards, so that the next writer knows where it is.
+Rule 2: nothing is started for its sake.  With no daemon on purpose it leaves; the next
+        daemon starts another.
+Rule 3: it does not wait for a disk.  What cannot be written is told, and it leaves.
+
+What is not handled: a file that is renamed or removed is written on, since it is the open
+file that counts; the next writer opens the path again.
+"""
+
+import os
+import time
+
+from . import guardwire as wire
+from .channel import Channel, Follower
+from .errors import PtyguardError, Unreachable
+from .journal import Journal
+from .logfile import open_log
+from .supervise import START_LIMIT_S, ask_guard
+
+# Exit statuses; Python's own for a traceback is 1 too.
+WRITTEN = LEFT = 0
+REPORTED = 1
+LOCK_WAIT_S = 5.0              # for a predecessor that was killed to be gone entirely
+LOOK_S = 0.02
+# The guard's words for a daemon that comes back by itself.
+_ON_ITS_WAY = frozenset(("dead", "starting", "ready", "serving", "quiescing", "depositing"))
+
+
+class CannotWrite(Exception):
+    """The file, or its disk, refuses; the message says what it is about."""
+
+
+class PatientChannel(Channel):
+    """A connection that starts nobody, and waits for a daemon that is on its way."""
+
+    def connect(self, timeout_s=START_LIMIT_S):
+        """(Re)connect.  Unreachable when no daemon is to be expected."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            # Asked first: merely to connect would make a resting guard start a daemon.
+            state = self._daemon_state()
+            if state is not None and state not in _ON_ITS_WAY:
+                raise Unreachable(f"the daemon is {state}")
+            try:
+                super().connect(timeout_s)
+                return
+            except Unreachable:
+                if state is None or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_S)
+
+    def _daemon_state(self):
+        """As the guard knows it; None without a guard: a daemon may serve all the same."""
+        state = ask_guard(self._backend, self._paths, wire.STATE)
+        return None if state is None else state.text("daemon_state")
+
+
+class LogWriter:
+    """One session's log, from the first look to the last byte."""
+
+    def __init__(self, backend, paths, session_id, journal):
+        self._backend = backend
+        self._paths = paths
+        self._session_id = session_id
+        self._target = "@" + session_id
+        self._journal = journal
+        self._channel = None
+        self._follower = None
+        self._fd = -1
+        self._base = 0
+        self._missed = 0                # bytes, not told of yet
+
+    def run(self):
+        """Write all of it; the exit status."""
+        try:
+            self._channel = PatientChannel(self._backend, self._paths, "logwriter", may_start=False)
+            log = self._channel.request("resolve", target=self._target)["session"].get("log")
+            if log is None:
+                return WRITTEN
+            self._open(log["path"])
+            self._follow()
+            return WRITTEN
+        except CannotWrite as error:
+            self._report(str(error))
+            return REPORTED
+        except PtyguardError as error:
+            # No daemon, no session any more, another writer: who needs one starts one.
+            self._journal("log_writer_left", session=self._session_id, reason=error.message)
+            return LEFT
+
+    def _open(self, path):
+        path = path.encode("utf-8", "surrogateescape")
+        try:
+            self._fd = open_log(path)
+        except OSError as error:
+            raise CannotWrite(error.strerror) from None
+        deadline = time.monotonic() + LOCK_WAIT_S
+        # None: this file system has no locks, and the daemon lets one writer in.
+        while self._backend.lock_open_file(self._fd) is False:
+            if time.monotonic() > deadline:
+                raise CannotWrite("somebody else writes it, and has locked it")
+            time.sleep(LOOK_S)
+
+    def _follow(self):
+        size = self._size()
+        offset = self._channel.request("log_at", target=self._target, size=size)["offset"]
+        self._base = size - offset
+        self._follower = Follower(self._channel, self._target, offset, hold="always",
+                                  on_gap=self._note_gap)
+        for offset, view in self._follower.pieces():
+            self._write(offset, view)
+        self._channel.request("log_done", target=self._target, offset=self._follower.offset)
+
+    def _note_gap(self, start, end):
+        self._missed += end - start
+
+    def _size(self):
+        try:
+            return os.fstat(self._fd).st_size
+        except OSError as error:
+            raise CannotWrite(error.strerror) from None
+
+    def _write(self, offset, view):
+        size = self._size()
+        if size - offset != self._base:
+            self._settle(size, offset)
+        try:
+            while view:
+                view = view[os.write(self._fd, view):]
+        except OSError as error:
+            raise CannotWrite(error.strerror) from None
+        log = self._follower.session.get("log") or {}
+        if log.get("error"):            # as it stood when we came
+            log["error"] = None
+            self._report(None)
+
+    def _settle(self, size, offset):
+        """Rule 1: another base from here on."""
+        missed, self._missed = self._missed, 0
+        self._tell("log_at", size=size, offset=offset, missed=missed)
+        self._base = size - offset
+
+    def _report(self, text):
+        try:
+            self._tell("log_error", text=text)
+        except PtyguardError:
+            pass                        # nobody is there to be told
+
+    def _tell(self, verb, **fields):
+        # On another connection: a burst of output is being read on the one that follows.
+        with self._channel.another("log") as channel:
+            channel.request(verb, target=self._target, **fields)
+
+
+def main(backend, argv, binary):
+    """The writer's process: `argv` is [root, session id]."""
+    root, session_id = argv
+    paths = backend.find_paths(root)
+    journal = Journal(paths.daemon_log, "logwriter", time.time)
+    journal.redirect(2)
+    copy_lock = backend.try_lock(binary, "log writer", shared=True)
+    backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
+    status = LogWriter(backend, paths, session_id, journal).run()
+    del copy_lock
+    return status

@@ -1,0 +1,180 @@
+"""Restarting: the same command again, under the same name and id.
+
+`restart` ends the program that runs, if one does, and starts it anew in the same ring:
+its history is kept, offsets go on, and whoever is attached stays.  What a program was
+started with, its environment included, is kept as `launch` bytes: in memory only, by the
+guard and by the daemon, so that either of them may die.
+
+    running --kill--> draining --> ended --RESTARTED--> starting --SPAWNED--> running
+                                     ^                      |
+                                     +---RESTART_FAILED-----+      its old end is its end again
+
+Rule 1: an end that leads to a restart is nobody's exit: attached clients and those who
+        wait are not told of it.
+Rule 2: when the new one cannot be started, all is as it was after the end of the old.
+Rule 3: of a ring that has been dropped there is nothing to go on from: the session gets
+        a new one, and with it a new incarnation.
+"""
+
+import json
+import os
+
+from . import guardwire as wire
+from .errors import Busy, LimitReached, ProtocolError, PtyguardError, Unreachable
+from .link import close_all
+from .session import ENDED, RESTART_FAILED, RESTARTED, SPAWNED, STARTING
+
+_OF_AN_END = ("state", "exit", "ended_at", "reason", "collected", "spawn", "incarnation")
+
+
+def encode_launch(request):
+    """The bytes to keep of a SPAWN's fields, so that it can be asked for again."""
+    return json.dumps(_as_text(request), separators=(",", ":")).encode("ascii")
+
+
+def decode_launch(launch):
+    """The fields again, or None when nothing (or nothing usable) was kept."""
+    try:
+        return _as_bytes(json.loads(launch.decode("ascii")))
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _as_text(value):
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    return value
+
+
+def _as_bytes(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, list):
+        return [_as_bytes(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_bytes(item) for key, item in value.items()}
+    return value
+
+
+class Restarts:
+    """The sessions of `daemon` that are being restarted."""
+
+    def __init__(self, daemon):
+        self._daemon = daemon
+        self._acts = {}                 # session id -> callables(error or None)
+        self._before = {}               # session id -> fields of the end that it comes from
+        self._killed = set()            # session ids: killed, and not drained yet
+
+    def restart(self, session, grace_s, act):
+        """Do it; `act(error or None)` once the new program runs, or why none does."""
+        if session.is_restarting:
+            self._acts[session.id].append(act)
+            return
+        if decode_launch(session.launch) is None:
+            raise PtyguardError(
+                f"what session {session.name} was started with is not known any more",
+                hint="it was kept in memory only: start it anew")
+        if session.state == STARTING or session.is_unopened:
+            raise Busy(f"session {session.name} cannot be restarted: it is {session.state}",
+                       hint="ptyguard info tells more")
+        session.is_restarting = True
+        self._acts[session.id] = [act]
+        if session.is_living:
+            self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error))
+        else:
+            self.go_on(session)
+
+    def _on_killed(self, session, error):
+        """All of its processes are gone; its last output may still wait for a slow reader."""
+        if not session.is_restarting:
+            return                      # cancelled: it stays ended
+        if error is not None:
+            self._finish(session, error)
+        elif session.state == ENDED:
+            self.go_on(session)
+        else:
+            self._killed.add(session.id)
+
+    def on_drained(self, session):
+        """Its last output has been read."""
+        if session.id in self._killed:
+            self._killed.discard(session.id)
+            self.go_on(session)
+
+    def cancel(self, session):
+        """Somebody wants it ended: then it stays so."""
+        if session.is_restarting and session.state != STARTING:
+            self._finish(session, Busy(f"session {session.name} was killed meanwhile"))
+
+    def go_on(self, session):
+        """Its old program has ended and all is read: start the new one."""
+        record = session.record
+        request = decode_launch(session.launch)
+        self._before[session.id] = {key: record.get(key) for key in _OF_AN_END}
+        session.happen(RESTARTED)
+        record.update(exit=None, ended_at=None, reason=None, collected=False,
+                      spawn=record.get("spawn", 1) + 1)
+        request.update(spawn_number=record["spawn"], cols=record["size"]["cols"],
+                       rows=record["size"]["rows"])
+        self._daemon.log("session_restarting", session=session.id, name=session.name,
+                         spawn=record["spawn"])
+        try:
+            if session.ring is None:
+                record["incarnation"] += 1
+                self._daemon.spawn(session, request)
+            else:
+                self._daemon.ask_guard_to_spawn(
+                    wire.RESPAWN, session, request,
+                    lambda message: self._on_respawned(session, request, message))
+        except ProtocolError as error:
+            self.failed(session, error)
+
+    def _on_respawned(self, session, request, message):
+        descriptors = (message.descriptors or []) if message is not None else []
+        if message is None:
+            self.failed(session, Unreachable("the guard went away while it started the command",
+                                             hint="try again"))
+        elif message.type != wire.SPAWNED:
+            self.failed(session, self._daemon.spawn_refusal(request, message))
+        elif len(descriptors) != 2:
+            # It runs, the guard holds it, and we cannot read it.
+            self._daemon.log("restart_unopened", session=session.id)
+            self.failed(session, LimitReached("the session's terminal did not arrive",
+                                              hint="ptyguard daemon restart"))
+        else:
+            os.close(descriptors.pop(0))        # the ring: it is mapped already
+            session.master = descriptors.pop()
+            session.begin_anew()
+            session.record.update(pid=message.number("pid"),
+                                  pid_start=message.number("pid_start"))
+            session.happen(SPAWNED)
+            self._daemon.resume(session)
+            self.succeeded(session)
+        close_all(descriptors)
+
+    def succeeded(self, session):
+        """It runs."""
+        self._before.pop(session.id, None)
+        self._daemon.save(session)
+        self._finish(session, None)
+
+    def failed(self, session, error):
+        """Rule 2."""
+        session.happen(RESTART_FAILED)
+        session.record.update(self._before.pop(session.id))
+        self._daemon.log("restart_failed", session=session.id, error=error.message)
+        self._daemon.save(session)
+        self._finish(session, error)
+
+    def _finish(self, session, error):
+        session.is_restarting = False
+        self._killed.discard(session.id)
+        for act in self._acts.pop(session.id, ()):
+            act(error)
+        self._daemon.tell_started(session, error)       # who asked for a start, and found this
+        if session.state == ENDED:
+            self._daemon.tell_end(session)

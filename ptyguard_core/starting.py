@@ -1,0 +1,109 @@
+"""Starting: what a new session gets from its creator.
+
+Environment, directory, soft limits, umask, nice value, SSH agent and the log file travel
+with the request, so that a guard that cron started poisons nobody.
+"""
+
+import os
+
+from .backend import SOCKET_PATH_MAX
+from .errors import PtyguardError
+from .logfile import locate, open_log
+
+
+def new_id():
+    """An id for a session to be started."""
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    return "".join(alphabet[byte % 32] for byte in os.urandom(12))
+
+
+def as_wire(value):
+    """Text or bytes as they travel in JSON: UTF-8 with lone surrogates."""
+    if not isinstance(value, bytes):
+        value = os.fsencode(value)
+    return value.decode("utf-8", "surrogateescape")
+
+
+def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cwd=None, env=None,
+                 size=None, scrollback=None, echo=True,
+                 executable=None, agent=None, log=None):
+    """The request fields of `start`: what a new session inherits from its creator.
+
+    `agent`: the path of an SSH agent ("": none yet) for the session's link to begin with.
+    When None, that of an inherited environment; another environment then has no link.
+    """
+    if not argv:
+        shell = backend.user_shell()
+        argv, executable = ["-" + os.path.basename(shell)], shell
+    fields = dict(backend.own_limits(), id_wanted=new_id(), argv=[as_wire(item) for item in argv],
+                  cwd=as_wire(cwd or os.getcwd()), echo=echo,
+                  env=[as_wire(k) + "=" + as_wire(v) for k, v in
+                       (session_environment() if env is None else env).items()])
+    if executable is not None:
+        fields["executable"] = as_wire(executable)
+    if agent is None and env is None:
+        agent = own_agent()
+    if agent is not None:
+        fields["agent"] = as_wire(agent)
+    if size is not None:
+        fields["size"] = list(size)
+    if scrollback is not None:
+        fields["ring_bytes"] = scrollback
+    if labels:
+        fields["labels"] = dict(labels)
+    if ttl is not None:
+        fields["ttl"] = ttl
+    if size_policy is not None:
+        fields["size_policy"] = size_policy
+    if log is not None:
+        fields["log"] = {"path": as_wire(make_log(log))}
+    return fields
+
+
+def make_log(path):
+    """The absolute path of a log file that can be appended to; it is there from now on.
+
+    Asked before anything is started, so that a wrong word costs nothing.
+    """
+    try:
+        located = locate(path)
+        os.close(open_log(located))
+        return located
+    except OSError as error:
+        raise PtyguardError(f"cannot append to {os.fsdecode(path)}: {error.strerror}",
+                            hint="--log takes a file of yours; nothing was started") from None
+
+
+def own_agent():
+    """The path of our SSH agent's socket, absolute; "" when we have none that can be used."""
+    path = os.environ.get("SSH_AUTH_SOCK", "")
+    if path and not os.path.isabs(path):
+        try:
+            path = os.path.join(os.getcwd(), path)
+        except OSError:
+            return ""                   # relative to a directory that does not exist any more
+    return path if len(os.fsencode(path)) <= SOCKET_PATH_MAX else ""
+
+
+# Of other multiplexers and of ours: a session is not inside those (C-122).
+_NOT_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "ZELLIJ", "ZELLIJ_SESSION_NAME",
+                  "ZELLIJ_PANE_ID", "SHPOOL_SESSION_NAME", "ABDUCO_SESSION", "DTACH_SESSION",
+                  "ZMX_SESSION", "PTYGUARD_SESSION", "PTYGUARD_SESSION_ID", "PTYGUARD_DIR",
+                  "PTYGUARD_DETACH_KEY", "PTYGUARD_IDLE_EXIT", "PTYGUARD_MAX_SESSIONS",
+                  "PTYGUARD_MAX_CLIENTS", "PTYGUARD_KEEP_COUNT", "PTYGUARD_KEEP_DAYS",
+                  "PTYGUARD_KEEP_OUTPUT", "PTYGUARD_TEST_VERSION", "PTYGUARD_DEV",
+                  "PTYGUARD_ADOPT_IN_DEV", "PTYGUARD_AUTO_UPGRADE", "PTYGUARD_SCOPE",
+                  "COLUMNS", "LINES")
+
+
+def session_environment(base=None, has_terminal=False):
+    """The environment for a new session: the creator's, less what is not its own.
+
+    Without a terminal, or with a TERM that says nothing, TERM is xterm-256color.
+    """
+    environment = dict(os.environ if base is None else base)
+    for name in _NOT_INHERITED:
+        environment.pop(name, None)
+    if not has_terminal or environment.get("TERM", "") in ("", "dumb", "unknown"):
+        environment["TERM"] = "xterm-256color"
+    return environment

@@ -1,0 +1,190 @@
+"""`restart`: the same command again, in the same session, whoever dies meanwhile (C-119)."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from ptyguard_core.errors import PtyguardError
+from ptyguard_core.restarting import decode_launch, encode_launch
+from world import LIMIT_S, MEMORY, World, is_alive, wait_until
+
+# Says who it is, then ends with the status that it is told.
+ANSWERS = "echo begin $$ in $PWD $COLOUR; read x; echo got $x; exit $x"
+
+
+def start(pg, name, **options):
+    session = pg.start(["sh", "-c", ANSWERS], name, **options)
+    session.wait_for(rb"begin \d+", LIMIT_S)
+    return session
+
+
+def begun(session, times):
+    """Wait until the command has begun so often; its output so far."""
+    session.wait_for(rb"(?s)" + rb"begin \d+.*?" * times, LIMIT_S)
+    return session.read()[1]
+
+
+def running(session):
+    """Its facts, if it runs."""
+    facts = session.info()
+    return facts["state"] == "running" and facts
+
+
+def test_a_launch_comes_back_as_it_was_whatever_its_bytes():
+    request = {"argv": [b"sh", b"\xff\xfe", b""], "env": [b"A=\x80", b"B="], "cwd": b"/\xff",
+               "echo": 1, "umask": 18, "limits": [b"RLIMIT_NOFILE=99"]}
+    assert decode_launch(encode_launch(request)) == request
+
+
+@pytest.mark.parametrize("kept", [b"", b"{", b"\xff", b"null x"])
+def test_nothing_usable_kept_is_no_launch(kept):
+    assert decode_launch(kept) is None
+
+
+def test_the_same_command_runs_again_under_the_same_name_and_id(world, pg, name, tmp_path):
+    session = start(pg, name, cwd=str(tmp_path), env=dict(os.environ, COLOUR="red"), size=(100, 30))
+    before = session.info()
+    done = world.run("restart", name, "--json", check=0)
+    told = json.loads(done.stdout)
+    assert told["id"] == before["id"] and told["name"] == name
+    assert told["state"] == "running" and told["pid"] != before["pid"]
+    assert told["incarnation"] == before["incarnation"]
+    assert told["offsets"]["start"] == 0 and told["offsets"]["end"] >= before["offsets"]["end"]
+    output = begun(session, 2)
+    assert output.count(b"in " + os.fsencode(str(tmp_path)) + b" red") == 2
+    assert told["size"] == {"cols": 100, "rows": 30}
+    assert not is_alive(before["pid"])
+    session.send(b"7", enter=True)
+    assert session.wait(LIMIT_S) == {"code": 7, "signal": None}
+
+
+def test_an_ended_one_is_restarted_with_its_history(world, pg, name):
+    session = start(pg, name)
+    session.send(b"3", enter=True)
+    assert session.wait(LIMIT_S)["code"] == 3
+    world.run("restart", name, check=0)
+    facts = session.info()
+    assert facts["state"] == "running" and facts["exit"] == {"code": None, "signal": None}
+    assert facts["ended_at"] is None and not facts["collected"]
+    assert begun(session, 2).startswith(b"begin")
+    session.send(b"4", enter=True)
+    assert session.wait(LIMIT_S)["code"] == 4
+
+
+def test_attached_clients_followers_and_waiters_stay(world, pg, name):
+    session = start(pg, name)
+    terminal = world.terminal("attach", name)
+    terminal.expect(rb"begin \d+")
+    runner = world.popen("run", "-n", name, "--", "sh", "-c", ANSWERS, stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    waiter = world.popen("wait", name)
+    wait_until(lambda: len(session.info()["viewers"]) == 2, "both clients")
+    world.run("restart", name, check=0)
+    begun(session, 2)
+    terminal.expect(rb"begin \d+")
+    assert waiter.poll() is None and runner.poll() is None
+    terminal.send(b"9\r")
+    assert terminal.wait() == 9 and waiter.wait(LIMIT_S) == 9
+    out, _ = runner.communicate(timeout=LIMIT_S)
+    assert runner.returncode == 9 and out.count(b"begin") == 2 and b"got 9" in out
+
+
+def test_a_restart_survives_the_death_of_the_daemon_and_of_the_guard():
+    with World(under=MEMORY) as world, world.connect() as pg:
+        session = start(pg, "s")
+        world.kill_daemon()
+        world.run("restart", "s", check=0)
+        begun(session, 2)
+        guard = world.kill_guard()
+        world.new_guard_pid(guard)
+        world.run("restart", "s", check=0)      # what it was started with was deposited
+        begun(session, 3)
+        world.kill_daemon()
+        session.send(b"5", enter=True)
+        assert session.wait(LIMIT_S) == {"code": 5, "signal": None}     # a child of this guard
+
+
+def test_daemons_killed_all_the_while_lose_no_restart():
+    with World(under=MEMORY) as world, world.connect() as pg:
+        session = start(pg, "s")
+        for _ in range(10):
+            asking = world.popen("restart", "s", stderr=subprocess.PIPE)
+            world.kill_daemon()
+            asking.wait(LIMIT_S)
+            # Either it was done, or it says that it may not have been.
+            facts = wait_until(lambda: running(session), "its life")
+            assert is_alive(facts["pid"])
+        spawns = session.read()[1].count(b"begin")
+        assert 1 <= spawns <= 11
+        session.send(b"6", enter=True)
+        assert session.wait(LIMIT_S)["code"] == 6
+
+
+def test_a_command_that_is_gone_leaves_the_ended_session_as_it_was(world, pg, name, tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho once; exit 8\n")
+    program.chmod(0o755)
+    session = pg.start([str(program)], name)
+    assert session.wait(LIMIT_S)["code"] == 8
+    program.unlink()
+    done = world.run("restart", name, check=127)
+    assert b"command not found" in done.stderr
+    facts = session.info()
+    assert facts["state"] == "ended" and facts["exit"] == {"code": 8, "signal": None}
+    assert session.read()[1] == b"once\r\n"
+    program.write_text("#!/bin/sh\necho twice; exit 2\n")
+    program.chmod(0o755)
+    world.run("restart", name, check=0)
+    assert session.wait(LIMIT_S)["code"] == 2 and session.read()[1] == b"once\r\ntwice\r\n"
+
+
+def test_a_stubborn_program_is_ended_before_it_runs_again(world, pg, name):
+    session = pg.start(["sh", "-c", "trap '' HUP TERM; echo begin $$; while :; do read x; done"], name)
+    session.wait_for(rb"begin", LIMIT_S)
+    pid = session.info()["pid"]
+    world.run("restart", name, "--grace", "100ms", check=0)
+    assert not is_alive(pid) and begun(session, 2)
+
+
+def test_a_kill_in_the_middle_of_a_restart_wins(world, pg, name):
+    session = pg.start(["sh", "-c", "trap '' HUP TERM; echo begin $$; while :; do read x; done"], name)
+    session.wait_for(rb"begin", LIMIT_S)
+    pid = session.info()["pid"]
+    with pg.open_channel("test") as channel, pg.open_channel("test") as other:
+        restart = channel.ask("restart", target=name, grace=86400)
+        wait_until(lambda: "kill_begun session=" + session.id in world.log(), "the restart's kill")
+        kill = other.ask("kill", target=name)
+        with pytest.raises(PtyguardError, match="killed meanwhile"):
+            channel.await_reply(restart, LIMIT_S)
+        os.kill(pid, signal.SIGKILL)
+        other.await_reply(kill, LIMIT_S)
+    assert session.info()["state"] == "ended" and b"begin" in session.read()[1]
+
+
+def test_what_only_the_disk_knows_cannot_be_restarted_and_says_why(world, pg, name):
+    with World(under=MEMORY) as other:
+        other.run("run", "-n", "s", "--", "true", check=0)
+        other.run("daemon", "stop", check=0)
+        done = other.run("restart", "s", check=1)
+        assert b"not known any more" in done.stderr
+        assert other.json("info", "s")["state"] == "ended"
+
+
+def test_a_session_whose_output_was_dropped_begins_a_new_incarnation():
+    with World(under=MEMORY, PTYGUARD_KEEP_OUTPUT="0") as world:
+        world.run("run", "-n", "s", "--", "sh", "-c", "echo out; exit 1", check=1)
+        with world.connect() as pg:
+            session = pg.session("s")
+            wait_until(lambda: session.info()["offsets"] is None, "its output to go")
+            world.run("restart", "s", check=0)
+            assert session.info()["incarnation"] == 2
+            assert session.wait(LIMIT_S)["code"] == 1
+
+
+def test_restarting_nobody_and_everybody_is_refused(world, name):
+    world.run("restart", "nosuch", check=3)
+    world.run("restart", check=2)
+    world.run("restart", "a", "b", check=2)
