@@ -83,7 +83,7 @@ def main(argv):
         return call.run()
     except PtyguardError as error:
         if call is not None and call.status_file is not None:
-            call.status_file.write(_error_json(error))
+            _note_failure(call.status_file, error)
         return _report_error(error, command, argv)
     except KeyboardInterrupt:
         return 130
@@ -109,6 +109,14 @@ def _report_error(error, command, argv):
     if verb in ("run", "wait") and code in (1, 6) and error.details.get("reason") != "ended":
         return OUR_FAILURE_STATUS
     return error.details.get("exit_code", code)
+
+
+def _note_failure(status_file, error):
+    """What failed first is what is reported; that it could not be noted is an addition."""
+    try:
+        status_file.write(_error_json(error))
+    except PtyguardError as second:
+        error.message += f"; {second.message}"
 
 
 def _error_json(error):
@@ -263,12 +271,20 @@ class _Call:
         return None
 
     def _start(self, if_exists, echo=True, name=None):
+        self._tell_of_fallback()
         fields = dict(self._start_fields(echo), await_reader=if_exists == "rejoin")
         name = self.get("name", name)
         if name is not None:
             fields["name"] = name
         ok = self.client.request("start", if_exists=if_exists, **fields)
         return ok["session"], ok["created"]
+
+    def _tell_of_fallback(self):
+        """A home that cannot be used is said: what it held before is not found any more."""
+        home = self.backend.user_home()
+        if home and home != "/" and not self.get("dir") and not os.environ.get("PTYGUARD_DIR") \
+                and os.path.isdir(home) and not self.paths.root.startswith(home):
+            self.say(f"{home} cannot be written to: sessions are kept under {self.paths.root}")
 
     def _tell_started(self, session, was_created):
         if self.get("json"):
@@ -284,8 +300,8 @@ class _Call:
         """Start and attach, as tmux does it."""
         key = self._detach_key()
         self._check_terminal("new -d")
-        session, _ = self._start("use" if self.get("attach") else "refuse")
-        return self._attach_to(session, key)
+        session, was_created = self._start("use" if self.get("attach") else "refuse")
+        return self._attach_to(session, key, was_created)
 
     def ensure(self):
         """Start unless it lives; the name either way."""
@@ -295,8 +311,6 @@ class _Call:
 
     def run_(self):
         """Start (or rejoin) and stay to the end; the status is mirrored (C-123)."""
-        if self.get("detached"):
-            return self.start()
         if self.get("status_file"):
             from ptyguard_core.statusfile import StatusFile
             self.status_file = StatusFile(self.get("status_file"))
@@ -312,7 +326,7 @@ class _Call:
         attachment = attach.Attachment(
             self.backend, self.paths, session, is_run=True, detach_key=key,
             start=self._run_from(has_terminal and os.isatty(1), was_created),
-            timeout_s=self.get("timeout"), note=self.say,
+            timeout_s=self.get("timeout"), note=self.say, rm_on_hangup=bool(self.get("rm")),
             kill_on_hangup=bool(self.get("kill_on_hangup")), as_lf=bool(self.get("lf")))
         return self._finish_run(attach, attachment.run())
 
@@ -353,10 +367,13 @@ class _Call:
             self.say(f"{why}[detached (from session {session['name']})]")
             self._tell_run(session, None)
             return DETACHED_STATUS
+        self.client.start_no_more()
         try:
             self.client.request("collect", target="@" + session["id"])
         except NoSuchSession:
             pass                        # past its keeping already
+        except Unreachable:
+            pass                        # stopped, and its sessions with it: not to be begun anew
         self._tell_run(session, session["exit"])
         self._maybe_remove(session)
         return self._mirror(session)
@@ -366,7 +383,13 @@ class _Call:
         if self.get("json"):
             _tell(told)
         if self.status_file is not None:
-            self.status_file.write(told)
+            try:
+                self.status_file.write(told)
+            except PtyguardError as error:
+                from ptyguard_core.report import exit_text
+                if exit_ is not None:
+                    error.message += f"; {session['name']} ended: {exit_text(exit_)}"
+                raise
 
     def _maybe_remove(self, session):
         if self.get("rm"):
@@ -394,19 +417,21 @@ class _Call:
     def attach(self):
         """Take over the terminal."""
         key = self._detach_key()
+        was_created = False
         if self.get("create"):
-            session, _ = self._start("use", name=self.command.names[0])
+            self._check_terminal("ensure NAME -- CMD")      # before anything is started
+            session, was_created = self._start("use", name=self.command.names[0])
         else:
             session = self.client.request("resolve", **self._first_target())["session"]
         if session["id"] == self._inside():
             raise PtyguardError(f"this is session {session['name']}: attaching it to itself "
                                 "would show its output to itself for ever",
                                 hint="ptyguard detach leaves it", exit_code=OUR_FAILURE_STATUS)
-        if session["state"] not in ("starting", "running", "draining"):
+        if not was_created and session["state"] not in ("starting", "running", "draining"):
             raise NoSuchSession(f"no such session: {session['name']} (it is {session['state']})",
                                 hint=f"ptyguard log {session['name']} shows its output")
         self._check_terminal(f"log -f {session['name']}")
-        return self._attach_to(session, key)
+        return self._attach_to(session, key, was_created)
 
     def _check_terminal(self, instead):
         if not (os.isatty(0) and os.isatty(1)):
@@ -414,32 +439,37 @@ class _Call:
                                 hint=f"ptyguard {instead} does without one",
                                 exit_code=OUR_FAILURE_STATUS)
 
-    def _attach_to(self, session, key):
+    def _attach_to(self, session, key, was_created=False):
         from ptyguard_core import attach
         how, lines = self.get("restore", ("screen", None))
+        # What was made for us is shown from its beginning, also when that is its end as well.
+        start = 0 if was_created else "now" if how == "none" else "restore"
         outcome = attach.Attachment(
-            self.backend, self.paths, session, "now" if how == "none" else "restore",
+            self.backend, self.paths, session, start, is_new=was_created,
             read_only=bool(self.get("read_only")), detach_key=key, note=self.say,
             steal=bool(self.get("steal")), restored_lines=lines).run()
         return self._finish_attach(attach, outcome)
 
     def _finish_attach(self, attach, outcome):
         session = outcome.session
-        self._tell_run(session, session["exit"] if outcome.kind == attach.ENDED else None)
         if outcome.kind == attach.LOST:
+            self._tell_run(session, None)
             outcome.error.details["exit_code"] = OUR_FAILURE_STATUS
             raise outcome.error
         if outcome.kind == attach.ENDED:
             from ptyguard_core.report import exit_text
             self.say(f"[ended: {exit_text(session['exit'])}]")
-            return self._mirror(session)
+            status = self._mirror(session)
+            self._tell_run(session, session["exit"])        # its last line
+            return status
         self.say(f"[detached (from session {session['name']})]")
+        self._tell_run(session, None)
         return 0
 
     def detach(self):
         """Send clients away; returns when they have left."""
         for name in self.command.names or [None]:
-            self.client.request("detach", **self._target(name))
+            self.client.request("detach", self.get("timeout"), **self._target(name))
 
     # -- looking -------------------------------------------------------------------------
 
@@ -657,13 +687,16 @@ class _Call:
             fields["grace"] = self.get("grace")
         if self.get("orphans"):
             fields["orphans"] = True
-        names = self.command.names
         if self.get("all"):
-            from ptyguard_core.report import LIVING
-            names = ["@" + s["id"] for s in self.client.request("ls")["sessions"]
-                     if s["state"] in LIVING]
-        return self._each(names, lambda name: self.client.request(
+            return self._each_at_once(self._listed(is_living=True), "kill", fields)
+        return self._each(self.command.names, lambda name: self.client.request(
             "kill", self.get("timeout"), target=name, **fields)["session"])
+
+    def _listed(self, is_living):
+        """Targets of the sessions that live, or of those that do not."""
+        from ptyguard_core.report import LIVING
+        return ["@" + s["id"] for s in self.client.request("ls")["sessions"]
+                if (s["state"] in LIVING) == is_living]
 
     def restart(self):
         """The same command again."""
@@ -695,15 +728,31 @@ class _Call:
 
     def rm(self):
         """Kill and forget."""
-        names = self.command.names
         if self.get("ended"):
-            from ptyguard_core.report import LIVING
-            names = ["@" + s["id"] for s in self.client.request("ls")["sessions"]
-                     if s["state"] not in LIVING]
-        return self._each(names, lambda name: self.client.request("rm", target=name)["session"])
+            return self._each_at_once(self._listed(is_living=False), "rm")
+        return self._each(self.command.names, lambda name: self.client.request(
+            "rm", self.get("timeout"), target=name)["session"])
 
-    def _each(self, names, act):
-        """Do it for all; the first failure's code, all failures told."""
+    def _each_at_once(self, targets, verb, fields=None):
+        """The same for all that were listed, asked together: hundreds take no longer than one."""
+        with self.client.open_channel(verb) as channel:
+            serials = {target: channel.ask(verb, target=target, **fields or {})
+                       for target in targets}
+
+            def answer(target):
+                try:
+                    return channel.await_reply(serials[target], self.get("timeout"))["session"]
+                except (EOFError, ConnectionError):     # the daemon died: ask the next one
+                    return self.client.request(verb, self.get("timeout"), target=target,
+                                               **fields or {})["session"]
+
+            return self._each(targets, answer, were_listed=True)
+
+    def _each(self, names, act, were_listed=False):
+        """Do it for all; the first failure's code, all failures told.
+
+        `were_listed`: nobody named them, so one that is gone by now is done.
+        """
         results, first = [], None
         for name in names:
             try:
@@ -711,6 +760,8 @@ class _Call:
                 results.append({"name": session["name"], "id": session["id"],
                                 "exit": session["exit"], "error": None})
             except PtyguardError as error:
+                if were_listed and isinstance(error, NoSuchSession):
+                    continue
                 first = first or error
                 results.append({"name": name, "exit": None,
                                 "error": {"kind": error.kind, "message": error.message}})
@@ -738,13 +789,18 @@ class _Call:
         """What `status --json` tells, from the guard first, then from the daemon."""
         from ptyguard_core import guardwire as wire
         from ptyguard_core.supervise import ask_guard
-        paths = self.paths
+        # Looking makes no directories.
+        paths = self.backend.look_for_paths(self.get("dir"))[0]
+        if os.path.lexists(paths.state):
+            paths = self.paths
         reason = ""
         try:
             guard = ask_guard(self.backend, paths, wire.STATE)
         except Unreachable as error:
             guard, reason = None, error.message
         state, daemon = "stopped", None
+        if guard is None and not reason and not os.path.isdir(paths.state):
+            return _status_facts(paths, state, reason, None, None)
         if guard is not None and guard.text("daemon_state") == "depositing":
             guard, state = None, "running"      # a daemon serves, a new guard is not ready yet
         elif guard is not None:
@@ -756,12 +812,20 @@ class _Call:
             state = "running"           # its guard died; it serves on
         elif os.path.exists(paths.client_socket) or os.path.exists(paths.guard_socket):
             state, reason = "stale", "sockets without a living owner; the next start replaces them"
+        elif self._claim_to_live(paths):
+            state, reason = "stale", ("sessions that lived and that nobody holds; the next start "
+                                      "marks them lost")
         if state == "running":
             try:
                 daemon = self.client.status()
             except PtyguardError as error:
                 state, reason = "unhealthy", error.message
         return _status_facts(paths, state, reason, guard, daemon)
+
+    def _claim_to_live(self, paths):
+        """Whether records tell of living sessions, while no guard is there to hold them."""
+        from ptyguard_core.registry import claims_to_live
+        return claims_to_live(paths.state)
 
     def _is_locked(self, path):
         lock = self.backend.try_lock(path, "client, asking for status") \
@@ -797,9 +861,7 @@ class _Call:
                        hint="--sessions keep leaves them with the guard, "
                             "--sessions kill ends them first")
         if living and choice == "kill":
-            for session in self.client.sessions():
-                if session.facts["state"] in ("starting", "running", "draining", "quarantined"):
-                    session.kill()
+            self._each_at_once(self._listed(is_living=True), "kill")
         mode = "keep" if living and choice == "keep" else "all"
         if mode == "all" and kept:
             self.say(f"the output of {kept} ended sessions is dropped; their status is kept")
@@ -872,15 +934,26 @@ class _Call:
         from ptyguard_core import version
         question, words = (self.command.args + [None])[0], self.command.args[1:]
         if self.get("daemon"):
-            _print(self.client.status()["version"])
+            self._tell_version(self.client.status()["version"])
         elif question == "compare":
-            _print(str(version.compare(*words)))
+            self._tell_answer(version.compare(*words), is_shown=True)
         elif question == "match":
-            return 0 if version.versions_match(*words) else 1
+            return self._tell_answer(version.versions_match(*words))
         elif question == "satisfies":
-            return 0 if version.satisfies(*words) else 1
+            return self._tell_answer(version.satisfies(*words))
         else:
-            _print(f"ptyguard {__version__}")
+            self._tell_version(__version__, "ptyguard ")
+
+    def _tell_version(self, which, lead=""):
+        _print(_as_json(version=which) if self.get("json") else lead + which)
+
+    def _tell_answer(self, answer, is_shown=False):
+        """A comparison is told, a yes or no is the exit status; with --json both are told."""
+        if self.get("json"):
+            _print(_as_json(answer=answer))
+        elif is_shown:
+            _print(str(answer))
+        return 0 if is_shown or answer else 1
 
     def completion(self):
         """A shell's script."""

@@ -151,8 +151,8 @@ def check_private(path):
     if stat.S_IMODE(facts.st_mode) & 0o077:
         raise StateUnusable(f"{path} is open to others "
                             f"(mode {stat.S_IMODE(facts.st_mode):04o})",
-                            hint="it must be for you alone: name one that does not exist yet, "
-                                 "and it is made so")
+                            hint=f"it must be for you alone: chmod 700 {path}, or name one "
+                                 "that does not exist yet")
 
 
 def _place_for_sockets(state):

@@ -17,6 +17,7 @@ Ways out: detached, ended, hung up (terminal or pipe gone, SIGHUP, SIGTERM), los
 
 import os
 import time
+from collections import deque
 
 from . import frames
 from .backend import FAILED, READABLE, WRITABLE
@@ -40,6 +41,7 @@ RECONNECT_PAUSE_S = 0.05
 RECONNECT_LIMIT_S = 60.0
 FLUSH_LIMIT_S = 5.0
 GOODBYE_LIMIT_S = 5.0
+SHOWN_KEPT_BYTES = 256 * 1024       # in which modes are looked for when no daemon is left to ask
 
 
 _TYPED_AS = {"SIGINT": b"\x03", "SIGQUIT": b"\x1c"}     # what a terminal makes them of
@@ -64,13 +66,16 @@ class Attachment:
 
     def __init__(self, backend, paths, session, start, is_run=False, read_only=False,
                  detach_key=None, pass_input=True, timeout_s=None, note=None, steal=False,
-                 restored_lines=None, kill_on_hangup=False, as_lf=False):
+                 restored_lines=None, kill_on_hangup=False, as_lf=False, is_new=False,
+                 rm_on_hangup=False):
         """`session` as the daemon described it; `start` is "restore", "oldest", ...
 
         `is_run`: hold the program as a pipe would, when stdout is no terminal.
         `pass_input`: whether stdin is read at all.  `note(text)` tells the user.
         `steal`: send other people's clients away.  `restored_lines`: paint no more of
-        history than that.  `kill_on_hangup`: our going without a word ends the session.
+        history than that.  `kill_on_hangup`: our going without a word ends the session, and
+        with `rm_on_hangup` has it forgotten.
+        `is_new`: it was started for this; that it has ended by now is no refusal.
         `as_lf`: what is no terminal gets CR LF as LF.
         """
         self._backend = backend
@@ -78,12 +83,14 @@ class Attachment:
         self._session = session
         self._start = start
         self._is_run = is_run
+        self._is_new = is_new
         self._read_only = read_only
         self._note = note or (lambda text: None)
         self._timeout_s = timeout_s
         self._steal = steal
         self._restored_lines = restored_lines
         self._kill_on_hangup = kill_on_hangup
+        self._rm_on_hangup = kill_on_hangup and rm_on_hangup
         self._has_terminal_in = os.isatty(0)
         self._has_terminal_out = os.isatty(1)
         # In the background our terminal is somebody else's now: only show output.
@@ -92,9 +99,12 @@ class Attachment:
         self._agent = as_wire(own_agent()) if self._is_interactive and not read_only else None
         self._matcher = Matcher(detach_key) if detach_key and self._is_interactive else None
         self._channel = None
+        self._ticket = None             # by which the daemon knows this connection
         self._offset = None             # of the next byte of output; None before the first
         self._output = []               # views still to be written to stdout
         self._output_bytes = 0
+        self._shown = deque()
+        self._shown_bytes = 0
         self._input = bytearray()       # typed, not sent
         self._outgoing = b""            # frames on their way to this daemon
         self._history = bytearray()     # RESTORE bytes so far
@@ -151,7 +161,9 @@ class Attachment:
         """Who detaches on purpose does not hang up."""
         if self._kill_on_hangup and self._outcome.kind == DETACHED and self._channel is not None:
             try:
-                self._channel.request("leave", GOODBYE_LIMIT_S)
+                # On another connection: while the program does not read, ours is not heard.
+                with self._channel.another("goodbye") as other:
+                    other.request("leave", GOODBYE_LIMIT_S, ticket=self._ticket)
             except (PtyguardError, OSError, EOFError):
                 pass                    # then it is as if our terminal had gone
 
@@ -166,12 +178,13 @@ class Attachment:
         try:
             ok = channel.request(
                 "attach", target="@" + self._session["id"], **dict(
-                    {"from": start}, mode="run" if self._is_run else "attach",
+                    {"from": start}, mode="run" if self._is_run or self._is_new else "attach",
                     hold=self._hold(), read_only=self._read_only,
                     interactive=self._is_interactive, viewer=self._is_interactive,
                     may_type=self._reads_input and not self._read_only,
                     steal=self._steal and start in ("restore", "now"),
                     nudge=start in ("restore", "now"), kill_on_hangup=self._kill_on_hangup,
+                    rm_on_hangup=self._rm_on_hangup,
                     agent=self._agent,
                     incarnation=self._session["incarnation"], size=self._size()))
         except BaseException:
@@ -179,6 +192,7 @@ class Attachment:
             raise
         self._channel = channel
         self._session = ok["session"]
+        self._ticket = ok.get("ticket")
         self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
         self._loop.soon(self._drain_kept)
         self._loop.soon(self._send_input)       # typed while there was no daemon
@@ -321,6 +335,8 @@ class Attachment:
     def _write(self, data):
         """Write now what goes, keep the rest (a copy)."""
         view = memoryview(data if self._newlines is None else self._newlines.feed(data))
+        if view and self._has_terminal_out:
+            self._remember(bytes(view))
         if view:
             self._ends_line = view[-1] == 10
         if not self._output:
@@ -328,6 +344,13 @@ class Attachment:
         if view:
             self._output.append(memoryview(bytes(view)))
             self._output_bytes += len(view)
+
+    def _remember(self, data):
+        """The newest of what is shown, for the modes in it when no daemon can be asked."""
+        self._shown.append(data)
+        self._shown_bytes += len(data)
+        while self._shown_bytes - len(self._shown[0]) >= SHOWN_KEPT_BYTES:
+            self._shown_bytes -= len(self._shown.popleft())
 
     def _write_some(self, view):
         """What is left of `view` once stdout takes no more."""
@@ -402,13 +425,14 @@ class Attachment:
         if not self._has_terminal_out or self._is_stdout_gone or self._offset is None:
             return
         try:
-            channel = Channel(self._backend, self._paths, timeout_s=2.0)
+            channel = Channel(self._backend, self._paths, may_start=False, timeout_s=2.0)
             ok, history = channel.read(2.0, target="@" + self._session["id"])
             channel.close()
+            history = history[:max(0, self._offset - ok["offset"])]
         except (PtyguardError, EOFError, OSError):
-            return                      # nobody can tell what is on; `reset` helps
+            history = b"".join(self._shown)     # nobody knows more
         modes = Modes()
-        modes.feed(history[:max(0, self._offset - ok["offset"])])
+        modes.feed(history)
         self._output = []
         # What is said next begins a line of its own.
         self._write(modes.undo() + (b"" if self._ends_line or modes.is_alternate else b"\r\n"))

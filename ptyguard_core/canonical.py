@@ -22,18 +22,26 @@ class LineFeeder:
 
     def __init__(self):
         self._pending = 0               # bytes in the unfinished line, as counted here
+        self._is_ordinary = False       # the last of them is a character
 
     def next_piece(self, data, mode):
         """(bytes to write next, whether they are of `data`); `mode` a backend.CanonicalMode or None."""
         if mode is None or not mode.end_of_file:
             return data, True
-        room = mode.limit - self._pending
-        if len(data) <= room or self._last_end(data[:room], mode) >= 0:
-            # Whole lines first: what follows the last end is a line of its own.
-            end = self._last_end(data[:room], mode)
-            return (data if len(data) <= room else data[:end + 1]), True
+        room = max(0, mode.limit - self._pending)
+        if len(data) <= room:
+            return data, True
+        # Whole lines first: what follows the last end is a line of its own.  For that end
+        # itself there is a place kept.
+        end = self._last_end(data[:room + 1], mode)
+        if end >= 0:
+            return data[:end + 1], True
         cut = self._cut(data, room - 1, mode)
-        return (data[:cut], True) if cut > 0 else (mode.end_of_file, False)
+        if cut > 0:
+            return data[:cut], True
+        if not self._is_ordinary:           # rule 1: the line may have been erased
+            return data[:1], True
+        return mode.end_of_file, False
 
     @staticmethod
     def _last_end(data, mode):
@@ -45,13 +53,14 @@ class LineFeeder:
         for cut in range(room, max(0, room - _LOOK_BACK), -1):
             if data[cut - 1] >= 0x20 and data[cut - 1] != 0x7f:
                 return cut
-        return room
+        return max(0, room)
 
     def wrote(self, data, mode):
         """The terminal took these bytes, in that mode."""
         if mode is None:
             self._pending = 0           # rule 2: what stands there was not counted
             return
+        self._is_ordinary = data[-1] >= 0x20 and data[-1] != 0x7f
         end = max(self._last_end(data, mode), data.rfind(mode.end_of_file or b"\n"))
         self._pending = len(data) - end - 1 if end >= 0 else self._pending + len(data)
 

@@ -39,7 +39,7 @@ class Channel:
         self._backend = backend
         self._paths = paths
         self._role = role
-        self._may_start = may_start
+        self.may_start = may_start
         self._environ = dict(os.environ if environ is None else environ)
         self._sock = None
         self._serial = 0
@@ -54,7 +54,7 @@ class Channel:
         self.close()
         deadline = time.monotonic() + timeout_s
         while True:
-            sock = reach(self._backend, self._paths, self._may_start,
+            sock = reach(self._backend, self._paths, self.may_start,
                          max(0.1, deadline - time.monotonic()), self._environ)
             self._sock = sock
             self._decoder = frames.Decoder(frames.FROM_DAEMON)
@@ -140,7 +140,7 @@ class Channel:
 
     def another(self, role):
         """A second connection to the same daemon."""
-        return type(self)(self._backend, self._paths, role, self._may_start, environ=self._environ)
+        return type(self)(self._backend, self._paths, role, self.may_start, environ=self._environ)
 
     # -- frames --------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Channel:
                     self.connect()
                 return self.await_reply(self.ask(verb, **fields), left)
             except (EOFError, ConnectionError):
-                if verb not in REPEATABLE:
+                if verb not in REPEATABLE or fields.get("signal") is not None:
                     self.close()
                     raise Unreachable(f"the daemon went away during `{verb}`",
                                       hint="what was asked may or may not have been done") from None

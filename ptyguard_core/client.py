@@ -58,6 +58,11 @@ class Client:
         """One request to the daemon, as docs/PROTOCOL.md lists them; the reply's dict."""
         return self._channel.request(verb, timeout_s, **fields)
 
+    def start_no_more(self) -> None:
+        """Talk only to a daemon that runs: what a stop has ended is not begun anew by us."""
+        self._may_start = False
+        self._channel.may_start = False
+
     def open_channel(self, role: str) -> Channel:
         """A connection of its own, for following or sending."""
         return Channel(self.backend, self.paths, role, self._may_start)

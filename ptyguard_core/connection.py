@@ -13,6 +13,7 @@ Rule 2: it never blocks, and one turn sends a bounded amount.
 Rule 3: a client that does not read its replies is not listened to.
 """
 
+import os
 from collections import deque
 
 from . import frames
@@ -22,6 +23,15 @@ from .errors import ProtocolError
 FRAMES_A_TURN = 8               # half a MiB; then others have their turn
 RECEIVE_BYTES = 64 * 1024
 OUT_MAX = 1 << 20               # rule 3
+
+
+CLOSED_BY_CLIENT = "closed by the client"
+_LOST = ("sending failed", "receiving failed")
+
+
+def is_hangup(reason):
+    """Whether a connection that closed for that reason was left by its client, or lost it."""
+    return reason == CLOSED_BY_CLIENT or reason.startswith(_LOST)
 
 
 class Connection:
@@ -36,6 +46,8 @@ class Connection:
         self.cursor = None
         self.waits = []                 # (session id, callable): ends that are awaited here
         self.sends = None               # the send whose body is awaited here
+        self.awaited_by = None          # the session that waits for this one to come and read
+        self.ticket = os.urandom(8).hex()       # by which another connection means this one
         self.is_exit_told = False
         self.has_fallen = False         # output it has not read has been overwritten
         self.started_at = loop.clock()
@@ -212,7 +224,7 @@ class Connection:
         if bits & WRITABLE:
             self.flush()
         if self.is_open and bits & FAILED and not self._is_listened_to():
-            self.close("closed by the client")
+            self.close(CLOSED_BY_CLIENT)
         elif self.is_open and bits & (READABLE | FAILED):
             self._act() if self._arrived is not None else self._receive()
 
@@ -225,7 +237,7 @@ class Connection:
             self.close(f"receiving failed: {error.strerror}")
             return
         if not data:
-            self.close("closed by the client")
+            self.close(CLOSED_BY_CLIENT)
             return
         self._arrived = self._decoder.frames(data)
         self._act()

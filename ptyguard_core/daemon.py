@@ -24,7 +24,7 @@ import time
 from . import frames, guardwire as wire, requests
 from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
-from .connection import Connection
+from .connection import Connection, is_hangup
 from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
                      Unreachable, UsageError)
 from .guardlink import GuardLink
@@ -40,7 +40,7 @@ from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HEL
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
 from .terminal import QueryAnswerer
-from .tree import Killing, session_mark
+from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
@@ -54,6 +54,7 @@ NUDGE_S = 0.05                 # between the two sizes, so that both are seen
 IDLE_EXIT_S = 3600.0
 SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
 KEPT_OUTPUT_BYTES = 32 << 20
+SAVE_RETRY_S = 10.0            # for a record that a full disk refused
 EXPIRY_SLACK_S = 0.01          # two clocks: better a little late than a look in vain
 _FROM_RESTORE_BYTES = 64 * 1024     # what a lagged client is painted from
 
@@ -86,6 +87,7 @@ class Daemon:
         self._waiters = {}                  # (what, session id) -> callables
         self._sends = {}                    # session id -> Sends, the first has its turn
         self._killings = {}                 # session id -> (Killing, callables)
+        self.processes = RecentProcesses(backend, self.loop.clock)
         self.restarts = Restarts(self)
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
@@ -97,6 +99,8 @@ class Daemon:
         self._keep_days = float(settings.get("keep-days", KEEP_DAYS))
         self._keep_output_bytes = int(settings.get("keep-output", KEPT_OUTPUT_BYTES))
         self._expiry_timer = None
+        self._unsaved = set()               # session ids whose record the disk refused
+        self._save_timer = None
         # Looked up once: a daemon out of descriptors still has to say hello.
         self._own_start = backend.process_start(os.getpid())
         self._boot_id = backend.boot_id()
@@ -229,6 +233,8 @@ class Daemon:
             offer.refuse()
             return
         session.ring_fd = descriptors[0]
+        if len(descriptors) > 1 and not offer.fields.get("has_terminal", 1):
+            os.close(descriptors.pop())     # released while we rehearsed
         session.master = descriptors[1] if len(descriptors) > 1 else -1
         if session.ring.recovered_bytes:
             self.log("output_recovered", session=session.id, bytes=session.ring.recovered_bytes,
@@ -240,14 +246,15 @@ class Daemon:
             self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         self.logs.begin(session)
         if session.awaited_holders:
-            self.loop.after(HOLDER_WAIT_S, lambda: self._stop_awaiting(session))
+            self.loop.after(HOLDER_WAIT_S, lambda: self.stop_awaiting(session))
         if session.state == DRAINING:
             self._drain_soon(session)
         else:
             self._update_terminal(session)
             self.write_input(session)
 
-    def _stop_awaiting(self, session):
+    def stop_awaiting(self, session):
+        """Whoever was to read it had their time, or is gone."""
         if session.awaited_holders:
             self.log("holders_missing", session=session.id, n=session.awaited_holders)
             session.awaited_holders = 0
@@ -472,7 +479,7 @@ class Daemon:
 
     def past_keeping(self):
         """(sessions to forget, sessions whose output alone is to go), oldest first; never
-        a living one, nor one whose log is still being written."""
+        a living one, nor one that somebody reads or whose log is still being written."""
         records = self._records_to_keep()
         gone = [self.sessions[id_] for id_ in expired(
             records, self.wall_clock(), self._keep_count, self._keep_days)]
@@ -484,14 +491,14 @@ class Daemon:
         for session in kept:
             if total <= self._keep_output_bytes:
                 break
-            if not session.cursors:
-                total -= min(session.ring.end_offset, session.ring.capacity)
-                emptied.append(session)
+            total -= min(session.ring.end_offset, session.ring.capacity)
+            emptied.append(session)
         return gone, emptied
 
     def _records_to_keep(self):
         return {id_: session.record for id_, session in self.sessions.items()
-                if session.is_living or not self.logs.is_pending(session)}
+                if session.is_living or not (session.cursors or session.is_restarting
+                                             or self.logs.is_pending(session))}
 
     def prune(self):
         """Let go of what is past its keeping, and look again when the next one is."""
@@ -622,13 +629,15 @@ class Daemon:
         try:
             self.registry.write(record)
         except (StateUnusable, UsageError) as error:
-            self._undo_start(session, error)
-            return
+            if not session.is_restarting:
+                self._undo_start(session, error)
+                return
+            self.log("record_not_written", session=session.id, error=error.message)
         self._send_blob(session)
         self._discard_older(session)
         self.logs.begin(session)
         if session.awaited_holders:
-            self.loop.after(READER_WAIT_S, lambda: self._stop_awaiting(session))
+            self.loop.after(READER_WAIT_S, lambda: self.stop_awaiting(session))
         self._update_terminal(session)
         self._watch_idleness()
         self.tell_started(session, None)
@@ -652,11 +661,11 @@ class Daemon:
     def _discard_older(self, session):
         """An ended session of the same name makes way for the new one (C-108)."""
         for other in list(self.sessions.values()):
-            if other is not session and other.name == session.name and not other.is_living:
+            if other is not session and other.name == session.name and other.is_over:
                 self.logs.when_written(other, lambda gone=other: self._forget_ended(gone))
 
     def _forget_ended(self, session):
-        if not session.is_living and session.id in self.sessions:
+        if session.is_over and session.id in self.sessions:
             self.forget(session)
 
     def start_failed(self, session, error):
@@ -672,14 +681,15 @@ class Daemon:
 
     def tell_started(self, session, error):
         """Answer those who wait for its start: it runs, or `error` says why not."""
-        if session.is_restarting and error is None:
-            self.restarts.succeeded(session)
+        if session.is_restarting:
+            self.restarts.succeeded(session) if error is None else \
+                self.restarts.undone(session, error)
         for act in self._waiters.pop(("start", session.id), ()):
             act(error)
 
     def when_started(self, session, act):
         """Call `act(error or None)` once the session has started or failed to."""
-        if session.state == STARTING:
+        if session.state == STARTING or session.is_restarting:
             self._waiters.setdefault(("start", session.id), []).append(act)
         else:
             act(None)
@@ -830,12 +840,16 @@ class Daemon:
             return
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
         spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
-        killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
+        killing = Killing(self.processes, session.record["pid"], terminal, spared, grace_s,
                           self.loop.clock(), session.record.get("pid_start") or None,
                           session_mark(session.id) if takes_orphans else None)
         self._killings[session.id] = (killing, [act])
         self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
         self._step_killing(session)
+
+    def is_killing(self, session):
+        """Whether processes of that session are being ended just now."""
+        return session.id in self._killings
 
     def _step_killing(self, session):
         killing, acts = self._killings[session.id]
@@ -855,11 +869,11 @@ class Daemon:
             return
         pids = sorted(pid for pid, _ in killing.survivors)
         self.log("kill_failed", session=session.id, survivors=pids)
-        why = f"processes {', '.join(map(str, pids))} live on" if pids \
-            else "its end is not confirmed"
-        error = PtyguardError(
-            f"session {session.name} could not be ended: {why}",
-            hint="look at them with ps; the session stays listed", survivors=pids)
+        why, hint = (f"processes {', '.join(map(str, pids))} live on",
+                     "look at them with ps; the session stays listed") if pids else \
+            ("the guard has not confirmed its end", "ptyguard status tells whether it answers")
+        error = PtyguardError(f"session {session.name} could not be ended: {why}", hint=hint,
+                              survivors=pids)
         for act in acts:
             act(error)
 
@@ -1019,8 +1033,10 @@ class Daemon:
         if client.hello.get("role") == "attach" or reason not in ("closed by the client",):
             self.log("client_left", pid=client.hello.get("pid"), reason=reason,
                      session=client.session.id if client.session else "-")
-        if client.cursor is not None and client.cursor.kills_on_hangup:
-            self._kill_for_hangup(client.session)
+        if client.cursor is not None and client.cursor.kills_on_hangup and is_hangup(reason):
+            self._kill_for_hangup(client.session, client.cursor.removes_on_hangup)
+        if client.awaited_by is not None:
+            self.stop_awaiting(client.awaited_by)
         if client.sends is not None:
             client.sends.cancel("its client went away")
         for sends in list(self._sends.values()):
@@ -1039,12 +1055,17 @@ class Daemon:
                 entry[1]()
         self._watch_idleness()
 
-    def _kill_for_hangup(self, session):
+    def _kill_for_hangup(self, session, is_to_go):
         """`run --kill-on-hangup` went without a word: killed, or its terminal did."""
         if self._is_leaving or not session.is_living:
             return
+        def act(error):
+            if error is None and is_to_go:
+                self.logs.when_written(session, lambda: self._forget_ended(session))
+
         self.log("killed_for_hangup", session=session.id)
-        self.kill(session, requests.GRACE_S, lambda _error: None, takes_orphans=True)
+        self.restarts.cancel(session)
+        self.kill(session, requests.GRACE_S, act, takes_orphans=True)
 
     # -- what must outlive us ------------------------------------------------------------
 
@@ -1053,8 +1074,23 @@ class Daemon:
         self._send_blob(session)
         try:
             self.registry.write(session.record)
+            self._unsaved.discard(session.id)
         except (StateUnusable, UsageError) as error:
             self.log("record_not_written", session=session.id, error=error.message)
+            self._unsaved.add(session.id)
+            if self._save_timer is None:
+                self._save_timer = self.loop.after(SAVE_RETRY_S, self._save_again)
+
+    def _save_again(self):
+        """What a full disk kept from being written is written once there is room."""
+        self._save_timer = None
+        for id_ in list(self._unsaved):
+            if id_ not in self.sessions:
+                self._unsaved.discard(id_)
+            else:
+                self.save(self.sessions[id_])
+                if id_ in self._unsaved:
+                    return                  # no room yet: the next try is due
 
     def _note_holders(self, session):
         if session.holders() != session.noted_holders:
@@ -1071,6 +1107,7 @@ class Daemon:
         """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
         if self._is_leaving:
             return
+        self._save_again()
         self._is_leaving = True
         self._is_serving = False
         self.logs.stop()

@@ -17,7 +17,7 @@ import os
 from . import guardwire as wire
 from .backend import READABLE
 from .errors import StateUnusable
-from .link import Link, close_all
+from .link import QUEUE_MAX, Link, close_all
 from .supervise import launch_guard
 from .version import OURS
 
@@ -25,6 +25,7 @@ LOCK_WAIT_S = 10.0             # for a killed predecessor's daemon.lock to be re
 LOCK_LOOK_S = 0.002
 GUARD_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 GUARD_WAIT_S = 10.0            # a request may wait this long for a new guard
+DEPOSIT_MAX = 4 << 30          # all environments at once: they are in memory here already
 
 
 class Offer:
@@ -264,6 +265,7 @@ class GuardLink:
             link.close("the deposit was refused")
             return
         self._link = link
+        link.queue_max = DEPOSIT_MAX
         count = 0
         for descriptors, fields in self._owner.deposits():
             link.send(wire.SESSION, descriptors=descriptors, **fields)
@@ -271,6 +273,7 @@ class GuardLink:
         link.send(wire.TABLE_END)
         if self._link is not link:
             return                          # it broke off: whoever waits, waits for the next
+        link.queue_max = QUEUE_MAX
         self._log("deposited", sessions=count)
         self._owner.on_deposited()
         waiting, self._waiting = self._waiting, []

@@ -19,7 +19,8 @@ import struct
 
 from .errors import ProtocolError
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
+WIRE_WITH_RESPAWN = 2           # what an older guard does not know is not asked of it
 MESSAGE_MAX = 8 * 1024 * 1024   # argv and environment of a spawn: execve takes 6 MiB at most
 DESCRIPTORS_MAX = 200           # Linux passes at most 253 in one message (SCM_MAX_FD)
 
@@ -58,7 +59,7 @@ GUARD_STATE = 56
 
 NAMES = {number: name for name, number in sorted(globals().items())
          if name.isupper() and isinstance(number, int)
-         and name not in ("WIRE_VERSION", "MESSAGE_MAX", "DESCRIPTORS_MAX")}
+         and name not in ("WIRE_VERSION", "WIRE_WITH_RESPAWN", "MESSAGE_MAX", "DESCRIPTORS_MAX")}
 
 # -- fields: name = (tag, kind); kind "n" a number, "b" bytes, "l" a list of bytes --
 FIELDS = {

@@ -30,6 +30,7 @@ class Link:
         self._decoder = Decoder(message_max)
         self._queue = []            # [bytes or view, duplicates]
         self._queued_bytes = 0
+        self.queue_max = QUEUE_MAX
         self._feeds = []            # iterators of messages that can wait
         self._serial = 0
         self._awaited = {}          # serial -> callable(message or None)
@@ -62,7 +63,7 @@ class Link:
             return
         self._queue.append([memoryview(data), duplicates])
         self._queued_bytes += len(data)
-        if self._queued_bytes > QUEUE_MAX:
+        if self._queued_bytes > self.queue_max:
             self.close("it takes nothing any more")
 
     def feed(self, messages):

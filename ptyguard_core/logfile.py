@@ -15,6 +15,7 @@ import stat
 # Flags that an OS lacks are 0.  O_NONBLOCK means nothing to a file; should something else
 # take its place meanwhile, opening it must not wait (open(2)).
 _APPEND = (os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+           | getattr(os, "O_NOFOLLOW", 0)      # the path has been resolved by then
            | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
 

@@ -295,6 +295,8 @@ class Registry:
                              "is missing or not of its kind", field=fault)
         path = self._path(session_id)
         try:
+            if not os.path.isdir(self._directory):
+                _make_private(self._directory)      # somebody removed it
             self._replace(path, _serialise(merged))
         except OSError as error:
             raise self._failed("write", session_id, path, error) from error
@@ -409,6 +411,24 @@ def _has_owners():
 
 def _is_ours(info):
     return not _has_owners() or info.st_uid == os.geteuid()
+
+
+def claims_to_live(directory):
+    """Whether a record in `directory`/sessions tells of a living session; never raises."""
+    directory = os.path.join(directory, "sessions")
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return False
+    for entry in entries:
+        session_id, suffix = _split_entry(entry)
+        try:
+            if suffix == ".json" and _parse(_read_private(os.path.join(directory, entry)),
+                                            session_id)["state"] in LIVING_STATES:
+                return True
+        except (OSError, _BadRecord):
+            continue
+    return False
 
 
 def _read_private(path):
@@ -534,7 +554,7 @@ def _shown(text):
     text = str(text)
     if len(text) > _SHOWN_MAX:
         text = text[:_SHOWN_MAX] + "..."
-    return text if text.isprintable() else ascii(text)
+    return text if text and text.isprintable() else ascii(text)
 
 
 # -- names

@@ -135,7 +135,9 @@ def status_sheet(facts, now):
     lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
                  else "guard:      none")
     counts = facts["sessions"]
-    lines.append(f"sessions:   {counts['running']} live, {counts['ended']} ended")
+    is_known = daemon["pid"] or guard["pid"] or facts["state"] in ("stopped", "stale")
+    lines.append(f"sessions:   {counts['running']} live, {counts['ended']} ended" if is_known
+                 else "sessions:   not known")
     for key in ("dir", "socket", "log"):
         lines.append(f"{key + ':':<12}{printable(facts[key])}")
     if daemon["binary"]:

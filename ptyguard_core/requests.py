@@ -98,9 +98,9 @@ def _target(daemon, fields):
     if named is not None:
         return daemon.sessions[find(records, named)["id"]]
     inside = _text(fields, "inside")
-    if inside in daemon.sessions and daemon.sessions[inside].is_living:
+    if inside in daemon.sessions and not daemon.sessions[inside].is_over:
         return daemon.sessions[inside]
-    living = [session for session in daemon.sessions.values() if session.is_living]
+    living = [session for session in daemon.sessions.values() if not session.is_over]
     if len(living) == 1:
         return living[0]
     if not living:
@@ -112,7 +112,9 @@ def _target(daemon, fields):
 
 def _living_target(daemon, fields):
     session = _target(daemon, fields)
-    if session.state in (STARTING,) or not session.is_living:
+    if session.is_restarting or session.state == STARTING:
+        raise Busy(f"session {session.name} is just being started", hint="try again in a moment")
+    if not session.is_living:
         raise _is_over(session)
     if session.ring is None:
         raise PtyguardError(f"session {session.name} is held but cannot be opened "
@@ -142,6 +144,8 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
         "name", "id", "incarnation", "state", "pid", "pid_start", "argv", "cwd", "size",
         "created_at", "ended_at", "exit", "labels", "restart", "reason")}
     told["argv"] = _cut(told["argv"] or [], argv_max)
+    if session.is_restarting and not session.is_living:
+        told.update(state=STARTING, exit=None, ended_at=None)   # between two programs
     told["exit"] = told["exit"] or {"code": None, "signal": None}
     told["labels"] = told["labels"] or {}
     told["ttl"] = record.get("ttl")
@@ -222,7 +226,7 @@ def start(daemon, client, fields, reply):
         return
     if name is not None:
         present = next((s for s in daemon.sessions.values()
-                        if s.is_living and s.name == name), None)
+                        if not s.is_over and s.name == name), None)
         policy = fields.get("if_exists", "refuse")
         if policy == "rejoin":
             rejoined = _find_to_rejoin(daemon, name, wanted["argv"], present)
@@ -237,7 +241,7 @@ def start(daemon, client, fields, reply):
     if sum(s.is_living for s in daemon.sessions.values()) >= daemon.sessions_max:
         raise LimitReached(f"{daemon.sessions_max} sessions live already",
                            hint="end some, or set PTYGUARD_MAX_SESSIONS and restart the daemon")
-    _begin_start(daemon, wanted, reply)
+    _begin_start(daemon, client, wanted, reply)
 
 
 def _reply_when_started(daemon, session, reply):
@@ -351,7 +355,7 @@ def _check_log_is_free(daemon, log):
                        hint="--log another file")
 
 
-def _begin_start(daemon, wanted, reply):
+def _begin_start(daemon, client, wanted, reply):
     """Record the intent, spawn, confirm; roll back on failure."""
     _check_log_is_free(daemon, wanted["log"])
     # A name that we choose discards no status that nobody has fetched yet.
@@ -387,10 +391,13 @@ def _begin_start(daemon, wanted, reply):
         env[b"SSH_AUTH_SOCK"] = link
 
     def started(error):
-        if error is None:
-            reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
-        else:
+        if error is not None:
             reply(error=error)
+            return
+        if not client.is_open:
+            daemon.stop_awaiting(session)       # the reader that it waits for will not come
+        client.awaited_by = session
+        reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
 
     daemon.when_started(session, started)
     request = dict(
@@ -412,8 +419,10 @@ def spawn_error(wanted, stage, number, text):
         return CannotExecute(f"cannot start in {cwd}: {text}", hint="--cwd DIR", errno=number,
                              stage=stage)
     if stage == "exec" and number in (errno.ENOENT, errno.ENOTDIR):
+        hint = "--shell 'LINE' has a shell run it" if " " in command.strip() else \
+            "check the name and the session's PATH"
         return CommandNotFound(f"command not found: {command}", errno=number, stage=stage,
-                               hint="check the name and the session's PATH")
+                               hint=hint)
     if stage == "exec":
         return CannotExecute(f"cannot execute {command}: {text}", errno=number, stage=stage,
                              hint="is it an executable file for this machine?")
@@ -440,7 +449,7 @@ def attach(daemon, client, fields, reply):
         raise Busy("this connection follows a session already", hint="one connection, one session")
     session = _target(daemon, fields)
     mode = fields.get("mode", "follow")
-    if mode == "attach" and not session.is_living:
+    if mode == "attach" and session.is_over:
         raise _is_over(session)
     if session.state == LOST:
         raise _is_over(session)
@@ -451,13 +460,14 @@ def attach(daemon, client, fields, reply):
         raise NoSuchSession(f"session {session.name} has begun anew", hint="attach again")
     cursor = _make_cursor(session, fields)
     agent = _agent(fields)
+    wants_nudge = _field(fields, "nudge", bool, fields.get("from") == "restore")
     cursor.is_log = daemon.logs.admits(client, session)
     ring = session.ring
     if isinstance(fields.get("from"), int):
         cursor.offset = _check_resume(ring, fields["from"])
     elif fields.get("from") == "oldest":
         cursor.offset = ring.start_offset
-    reply(session=describe(session), offset=cursor.offset)
+    reply(session=describe(session), offset=cursor.offset, ticket=client.ticket)
     if fields.get("from") == "restore":
         tail_from = max(ring.start_offset, ring.end_offset - RESTORE_BYTES_MAX)
         client.send_raw(frames.RESTORE, ring.read(tail_from, RESTORE_BYTES_MAX))
@@ -469,8 +479,7 @@ def attach(daemon, client, fields, reply):
         # The first to come has seen all there is: only a later one needs a repaint.
         is_again = session.record.get("was_attached") or ring.start_offset > 0
         session.record["was_attached"] = True
-        is_restored = _field(fields, "nudge", bool, fields.get("from") == "restore")
-        daemon.apply_size(session, nudge=is_again and is_restored)
+        daemon.apply_size(session, nudge=is_again and wants_nudge)
     if fields.get("steal"):
         _send_away(daemon, session, client)
 
@@ -487,6 +496,7 @@ def _make_cursor(session, fields):
                     is_interactive=bool(fields.get("interactive") and not fields.get("read_only")))
     cursor.is_viewer = bool(fields.get("viewer"))
     cursor.kills_on_hangup = bool(fields.get("kill_on_hangup"))
+    cursor.removes_on_hangup = bool(fields.get("rm_on_hangup"))
     cursor.may_type = bool(fields.get("may_type", cursor.is_interactive)
                            and not fields.get("read_only"))
     return cursor
@@ -499,9 +509,16 @@ def _check_resume(ring, offset):
     return offset                       # too old: the gap is told in the stream, with both ends
 
 
-def leave(daemon, client, _fields, reply):
-    """Stop following on this connection."""
-    daemon.unfollow(client)
+def leave(daemon, client, fields, reply):
+    """Stop following on this connection; or on that of the `ticket` that its attach brought,
+    which may not be listened to just now: its going is no hang-up any more."""
+    ticket = _text(fields, "ticket")
+    if ticket is None:
+        daemon.unfollow(client)
+    else:
+        for other in list(daemon.clients):
+            if other.ticket == ticket:
+                daemon.unfollow(other)
     reply()
 
 
@@ -752,13 +769,13 @@ def kill(daemon, _client, fields, reply):
         else:
             reply(error=error)
 
-    if not session.is_living:
-        killed(None)
-    elif signum is not None:
+    if signum is not None and session.is_living:
         daemon.signal(session, signum)
         reply(session=describe(session))
-    else:
+    elif session.is_living or daemon.is_killing(session) or takes_orphans and signum is None:
         daemon.kill(session, grace, killed, takes_orphans)
+    else:
+        killed(None)
 
 
 def restart(daemon, _client, fields, reply):
@@ -766,6 +783,9 @@ def restart(daemon, _client, fields, reply):
     _named(fields)
     session = _target(daemon, fields)
     grace = _grace(fields)
+    if any(other.name == session.name and other is not session and not other.is_over
+           for other in daemon.sessions.values()):
+        raise _exists(session.name)
     daemon.restarts.restart(session, grace, lambda error: reply(session=describe(session))
                             if error is None else reply(error=error))
 
@@ -794,8 +814,8 @@ def rename(daemon, _client, fields, reply):
 def prune(daemon, _client, fields, reply):
     """Drop what is past its keeping; with `dry_run` only tell what that is."""
     gone, emptied = daemon.past_keeping()
-    told = [describe(session) for session in gone]
-    output = [describe(session) for session in emptied]
+    told = [describe(session, ARGV_LISTED_MAX) for session in gone]
+    output = [describe(session, ARGV_LISTED_MAX) for session in emptied]
     if not fields.get("dry_run"):
         daemon.prune()
     reply(sessions=told, output_only=output)
@@ -813,6 +833,9 @@ def rm(daemon, _client, fields, reply):
         daemon.logs.when_written(session, written)
 
     def written():
+        if not session.is_over:
+            reply(error=Busy(f"session {session.name} was restarted meanwhile"))
+            return
         told = describe(session)
         daemon.forget(session)
         reply(session=told)

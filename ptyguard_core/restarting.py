@@ -5,12 +5,14 @@ its history is kept, offsets go on, and whoever is attached stays.  What a progr
 started with, its environment included, is kept as `launch` bytes: in memory only, by the
 guard and by the daemon, so that either of them may die.
 
-    running --kill--> draining --> ended --RESTARTED--> starting --SPAWNED--> running
+    running --kill--> draining --> ended, stragglers being killed
+                                     |
+                                   ended --RESTARTED--> starting --SPAWNED--> running
                                      ^                      |
                                      +---RESTART_FAILED-----+      its old end is its end again
 
 Rule 1: an end that leads to a restart is nobody's exit: attached clients and those who
-        wait are not told of it.
+        wait are not told of it, and nobody takes the session for over (`Session.is_over`).
 Rule 2: when the new one cannot be started, all is as it was after the end of the old.
 Rule 3: of a ring that has been dropped there is nothing to go on from: the session gets
         a new one, and with it a new incarnation.
@@ -20,9 +22,12 @@ import json
 import os
 
 from . import guardwire as wire
-from .errors import Busy, LimitReached, ProtocolError, PtyguardError, Unreachable
+from .errors import (Busy, Incompatible, LimitReached, ProtocolError, PtyguardError,
+                     Unreachable)
 from .link import close_all
-from .session import ENDED, RESTART_FAILED, RESTARTED, SPAWNED, STARTING
+from .session import ENDED, HELD_UNOPENED, RESTART_FAILED, RESTARTED, SPAWNED, STARTING
+
+PATIENCE_S = 30.0               # beyond the grace: for stragglers, and for slow readers of the end
 
 _OF_AN_END = ("state", "exit", "ended_at", "reason", "collected", "spawn", "incarnation")
 
@@ -81,16 +86,34 @@ class Restarts:
         if session.state == STARTING or session.is_unopened:
             raise Busy(f"session {session.name} cannot be restarted: it is {session.state}",
                        hint="ptyguard info tells more")
+        self._check_guard()
         session.is_restarting = True
-        self._acts[session.id] = [act]
+        acts = self._acts[session.id] = [act]
+        self._daemon.loop.after(grace_s + PATIENCE_S, lambda: self._give_up(session, acts))
         if session.is_living:
             self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error))
         else:
             self.go_on(session)
 
+    def _check_guard(self):
+        """Before anything is killed: an older guard starts no second child in a ring."""
+        facts = self._daemon.guard.facts
+        if self._daemon.guard.is_up and facts.get("wire", 1) < wire.WIRE_WITH_RESPAWN:
+            raise Incompatible(
+                f"the guard, version {facts.get('version', b'?').decode('ascii', 'replace')}, is too "
+                "old to restart a session", hint="it is replaced once no session lives and it is "
+                                                 "stopped: ptyguard daemon stop")
+
+    def _give_up(self, session, acts):
+        """Waiting for it is bounded (C-505): mostly a reader takes none of its last output."""
+        if self._acts.get(session.id) is acts and session.state != STARTING:
+            self._finish(session, Busy(
+                f"session {session.name} was ended and not started again: its last output "
+                "waits for a reader that does not take it", hint="ptyguard info names the readers"))
+
     def _on_killed(self, session, error):
         """All of its processes are gone; its last output may still wait for a slow reader."""
-        if not session.is_restarting:
+        if not session.is_restarting or session.id not in self._daemon.sessions:
             return                      # cancelled: it stays ended
         if error is not None:
             self._finish(session, error)
@@ -142,8 +165,9 @@ class Restarts:
             self.failed(session, self._daemon.spawn_refusal(request, message))
         elif len(descriptors) != 2:
             # It runs, the guard holds it, and we cannot read it.
-            self._daemon.log("restart_unopened", session=session.id)
-            self.failed(session, LimitReached("the session's terminal did not arrive",
+            session.record.update(pid=message.number("pid"), pid_start=message.number("pid_start"))
+            session.happen(HELD_UNOPENED)
+            self.undone(session, LimitReached("the session's terminal did not arrive",
                                               hint="ptyguard daemon restart"))
         else:
             os.close(descriptors.pop(0))        # the ring: it is mapped already
@@ -152,6 +176,8 @@ class Restarts:
             session.record.update(pid=message.number("pid"),
                                   pid_start=message.number("pid_start"))
             session.happen(SPAWNED)
+            for cursor in session.cursors:
+                cursor.owner.is_exit_told = False
             self._daemon.resume(session)
             self.succeeded(session)
         close_all(descriptors)
@@ -161,6 +187,11 @@ class Restarts:
         self._before.pop(session.id, None)
         self._daemon.save(session)
         self._finish(session, None)
+
+    def undone(self, session, error):
+        """It was started and cannot be used; what becomes of it is the daemon's business."""
+        self._before.pop(session.id, None)
+        self._finish(session, error)
 
     def failed(self, session, error):
         """Rule 2."""

@@ -106,7 +106,8 @@ class Cursor:
         self.is_viewer = False          # counts as a client for people, may be read-only
         self.is_log = False             # the writer of the session's log; see logkeeper.py
         self.may_type = is_interactive
-        self.kills_on_hangup = False    # its going without a word ends the session
+        self.kills_on_hangup = False    # its going without a word ends the session ...
+        self.removes_on_hangup = False  # ... and has it forgotten
 
 
 class Input:
@@ -163,6 +164,11 @@ class Session:
     @property
     def is_living(self):
         return self.record["state"] in LIVING_STATES
+
+    @property
+    def is_over(self):
+        """Whether it has ended for good, as far as anybody has asked."""
+        return not self.is_living and not self.is_restarting
 
     def happen(self, event):
         """Change state by the table; KeyError is a broken invariant."""

@@ -7,7 +7,7 @@ with the request, so that a guard that cron started poisons nobody.
 import os
 
 from .backend import SOCKET_PATH_MAX
-from .errors import PtyguardError
+from .errors import PtyguardError, UsageError
 from .logfile import locate, open_log
 
 
@@ -18,7 +18,9 @@ def new_id():
 
 
 def as_wire(value):
-    """Text or bytes as they travel in JSON: UTF-8 with lone surrogates."""
+    """Text or bytes as they travel in JSON: UTF-8 with lone surrogates; else UsageError."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise UsageError(f"neither text nor bytes: {str(value)[:40]!r}")
     if not isinstance(value, bytes):
         value = os.fsencode(value)
     return value.decode("utf-8", "surrogateescape")
@@ -32,7 +34,9 @@ def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cw
     `agent`: the path of an SSH agent ("": none yet) for the session's link to begin with.
     When None, that of an inherited environment; another environment then has no link.
     """
-    if not argv:
+    if isinstance(argv, (str, bytes)):
+        raise UsageError("a command is a list of words", hint='["make", "-j4"]')
+    if argv is None:
         shell = backend.user_shell()
         argv, executable = ["-" + os.path.basename(shell)], shell
     fields = dict(backend.own_limits(), id_wanted=new_id(), argv=[as_wire(item) for item in argv],
@@ -88,12 +92,8 @@ def own_agent():
 # Of other multiplexers and of ours: a session is not inside those (C-122).
 _NOT_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "ZELLIJ", "ZELLIJ_SESSION_NAME",
                   "ZELLIJ_PANE_ID", "SHPOOL_SESSION_NAME", "ABDUCO_SESSION", "DTACH_SESSION",
-                  "ZMX_SESSION", "PTYGUARD_SESSION", "PTYGUARD_SESSION_ID", "PTYGUARD_DIR",
-                  "PTYGUARD_DETACH_KEY", "PTYGUARD_IDLE_EXIT", "PTYGUARD_MAX_SESSIONS",
-                  "PTYGUARD_MAX_CLIENTS", "PTYGUARD_KEEP_COUNT", "PTYGUARD_KEEP_DAYS",
-                  "PTYGUARD_KEEP_OUTPUT", "PTYGUARD_TEST_VERSION", "PTYGUARD_DEV",
-                  "PTYGUARD_ADOPT_IN_DEV", "PTYGUARD_AUTO_UPGRADE", "PTYGUARD_SCOPE",
-                  "COLUMNS", "LINES")
+                  "ZMX_SESSION", "COLUMNS", "LINES")
+_OURS = "PTYGUARD_"             # none of ours goes on but what a session is told of itself
 
 
 def session_environment(base=None, has_terminal=False):
@@ -102,7 +102,7 @@ def session_environment(base=None, has_terminal=False):
     Without a terminal, or with a TERM that says nothing, TERM is xterm-256color.
     """
     environment = dict(os.environ if base is None else base)
-    for name in _NOT_INHERITED:
+    for name in _NOT_INHERITED + tuple(name for name in environment if name.startswith(_OURS)):
         environment.pop(name, None)
     if not has_terminal or environment.get("TERM", "") in ("", "dumb", "unknown"):
         environment["TERM"] = "xterm-256color"

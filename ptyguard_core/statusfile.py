@@ -19,6 +19,8 @@ class StatusFile:
     def __init__(self, path):
         """Prepare to write `path`; PtyguardError when that cannot be."""
         self._path = os.path.abspath(path)
+        if os.path.islink(self._path) and not self._path.startswith("/dev/"):
+            self._path = os.path.realpath(self._path)       # the file that it leads to
         self._draft = None
         self._fd = -1
         try:
@@ -28,7 +30,10 @@ class StatusFile:
                                    | getattr(os, "O_CLOEXEC", 0), 0o666)
                 self._remove_old()
             else:
-                self._fd = os.open(self._path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+                # A FIFO that nobody reads is an error now (ENXIO), not a wait for ever.
+                self._fd = os.open(self._path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)
+                                   | getattr(os, "O_CLOEXEC", 0))
+                os.set_blocking(self._fd, True)
         except OSError as error:
             self.discard()
             raise PtyguardError(f"cannot write the status file {path}: {error.strerror}",

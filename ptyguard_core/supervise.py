@@ -33,6 +33,7 @@ SETTINGS = {                   # environment variable -> setting of guard and da
     "PTYGUARD_KEEP_DAYS": "keep-days",
     "PTYGUARD_KEEP_OUTPUT": "keep-output",
 }
+_FRACTIONS = ("PTYGUARD_IDLE_EXIT", "PTYGUARD_KEEP_DAYS")   # the others are whole numbers
 
 # -- deciding: pure ----------------------------------------------------------------------
 
@@ -161,9 +162,10 @@ def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None)
 
 
 def _refuse_unless_running(backend, paths):
-    """Connecting would make a resting guard start a daemon: ask it first."""
+    """Connecting would make a resting guard start a daemon: ask it first.  One whose daemon
+    has died starts the next by itself."""
     state = ask_guard(backend, paths, wire.STATE)
-    if state is not None and state.text("daemon_state") in ("stopped", "dead"):
+    if state is not None and state.text("daemon_state") == "stopped":
         raise _not_running()
 
 
@@ -282,14 +284,21 @@ def take_lock(backend, path, purpose, deadline):
 
 # -- starting a guard --------------------------------------------------------------------
 
+def check_settings(environ):
+    """Raise UsageError for a setting that no daemon could use."""
+    for variable in SETTINGS:
+        value = environ.get(variable) or "0"        # empty is not set
+        digits = value.replace(".", "", 1) if variable in _FRACTIONS else value
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+            kind = "a number" if variable in _FRACTIONS else "a whole number"
+            raise UsageError(f"{variable} is {value[:40]!r}", hint=f"it takes {kind}")
+
+
 def _start_guard(backend, paths, deadline, environ):
     program = find_program(backend, paths)
     settings = {setting: environ[variable] for variable, setting in SETTINGS.items()
                 if environ.get(variable)}
-    for variable in SETTINGS:
-        value = environ.get(variable) or "0"        # empty is not set
-        if not value.replace(".", "", 1).isdigit():
-            raise UsageError(f"{variable} is {value!r}", hint="it takes a number")
+    check_settings(environ)
     try:
         report = launch_guard(backend, paths, program, settings)
     except OSError as error:

@@ -544,7 +544,7 @@ class Newlines:
 # OSC 0 (icon and title) and OSC 2 (title); 255 characters are what window managers show.
 _TITLE = re.compile(rb"\x1b\]0*[02];([^" + _END + rb"]{0,1020})(?:\x07|\x1b\\)")
 _TITLE_OVERLAP = 1040           # one may be cut by the end of what was looked at
-_TITLE_LOOK_BYTES = 64 * 1024   # at a time: programs that set one do so often
+_TITLE_LOOK_BYTES = 16 * 1024   # at a time, of a thousand sessions: who sets one does so often
 
 
 class TitleFinder:

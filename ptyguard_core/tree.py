@@ -22,6 +22,7 @@ KILL_ROUNDS_S = (0.0, 0.3, 0.7, 1.5, 2.5)
 # Between a signal and the question whether it worked; doubling, so that a quick end
 # is seen quickly and a slow one costs little.
 LOOK_FIRST_S, LOOK_MOST_S = 0.02, 0.32
+TABLE_AGE_S = 0.01              # hundreds of kills at once look together
 TERM_AFTER_S = 1.0              # what ignores a hang-up in that time gets SIGTERM
 
 
@@ -70,6 +71,30 @@ def ancestors(table, pid):
     return line
 
 
+class RecentProcesses:
+    """A back-end whose process table is read once for all who look at about the same time.
+
+    A signal is sent to a pid with that start time only, so that a table of a moment ago
+    harms nobody.
+    """
+
+    def __init__(self, backend, clock):
+        self._backend = backend
+        self._clock = clock
+        self._table = None
+        self._read_at = 0.0
+        self.signal_process = backend.signal_process
+        self.signal_number = backend.signal_number
+        self.marked_processes = backend.marked_processes
+
+    def process_table(self):
+        """All processes, as of at most TABLE_AGE_S ago."""
+        now = self._clock()
+        if self._table is None or now - self._read_at > TABLE_AGE_S:
+            self._table, self._read_at = self._backend.process_table(), self._clock()
+        return self._table
+
+
 class Killing:
     """Ends one session's tree; `step` is called until it returns None.
 
@@ -102,7 +127,8 @@ class Killing:
         At the end `is_done` tells whether everybody is gone.  `is_leader_gone` is
         the guard's word: a leader that is no zombie any more is not enough.
         """
-        self._look()
+        is_round = bool(self._plan) and self._plan[0][0] <= now
+        self._look(is_round)
         if is_leader_gone and not self.survivors:
             self.is_done = True
             return None
@@ -120,14 +146,15 @@ class Killing:
         """The terminal is let go of: its number may be a stranger's next."""
         self._terminal = 0
 
-    def _look(self):
+    def _look(self, is_round):
         table = self._backend.process_table()
         self._check_leader(table)
         spared = set()
         for pid in self._spared_pids:
             spared |= ancestors(table, pid)
         spared.discard(self._leader)
-        marked = self._backend.marked_processes(self._mark) if self._mark else ()
+        # Environments are read when a signal is due, not at every look: it costs.
+        marked = self._backend.marked_processes(self._mark) if self._mark and is_round else ()
         self.survivors, groups = members(table, self._leader, self._terminal, self._seen, spared,
                                          marked)
         self._seen = (self._seen[0] | self.survivors, self._seen[1] | groups)

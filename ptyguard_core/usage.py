@@ -435,11 +435,12 @@ _TABLE = (
          "one) and return when they have left.  The sessions live on.",
          aliases=("d",), hidden_aliases=("detach-client",),
          arguments=(Argument("NAME", 0, None),),
-         options=(TMUX_TARGET,
+         options=(_timeout("give up waiting after S"), TMUX_TARGET,
                   Option("-s", "tmux's spelling of NAME", "NAME", tmux_target, key="target",
                          hidden=True)),
          examples=("ptyguard detach", "ptyguard detach build web"),
-         exits=(("0", "they have left"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
+         exits=(("0", "they have left"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE,
+                TIMED_OUT)),
 
     Verb("ls", TALKING, "list sessions",
          "ls [-a] [-q | --json]",
@@ -610,12 +611,13 @@ _TABLE = (
          "Kill each session, if it lives, and forget its output and status.",
          aliases=("destroy",),
          arguments=(Argument("NAME", 0, None),),
-         options=(Option("--ended", "all that have ended"), JSON),
+         options=(Option("--ended", "all that have ended"), _timeout("give up waiting after S"),
+                  JSON),
          needs=(("NAME", "--ended"),),
          excludes=(("--ended", "NAME"),),
          examples=("ptyguard rm build", "ptyguard rm build web", "ptyguard rm --ended"),
          exits=(("0", "gone"), ("1", "could not be ended: it is still there"), USAGE,
-                NO_SESSION, UNREACHABLE)),
+                NO_SESSION, UNREACHABLE, TIMED_OUT)),
 
     Verb("prune", ENDING, "drop what is past its keeping",
          "prune [--dry-run] [--json]",
@@ -684,7 +686,7 @@ _TABLE = (
          "compare prints -1, 0 or 1; match and satisfies answer by the exit status.",
          aliases=("--version",),
          arguments=(Argument("QUESTION", 0), Argument("VERSION", 0, 2)),
-         options=(Option("--daemon", "that of the running daemon"),),
+         options=(Option("--daemon", "that of the running daemon"), JSON),
          excludes=(("--daemon", "QUESTION"),),
          examples=("ptyguard version",
                    "ptyguard version compare 1.2.0 1.10.0",
@@ -967,7 +969,8 @@ def _settle_attach(command):
         command.names, command.command = tail, None
 
 
-def _settle_new(command):
+def _settle_detached(command):
+    """`new -d` and `run -d` are `start`, in what fails too."""
     if command.get("detached"):
         command.verb = "start"
 
@@ -1001,7 +1004,8 @@ def _settle_help(command):
 SETTLERS = {
     "ensure": _settle_ensure,
     "attach": _settle_attach,
-    "new": _settle_new,
+    "new": _settle_detached,
+    "run": _settle_detached,
     "send": _settle_send,
     "resize": _settle_resize,
     "version": _settle_version,

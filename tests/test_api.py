@@ -381,7 +381,7 @@ def test_the_page_names_every_public_method_and_every_error():
     for cls in (Client, Session):
         for name in vars(cls):
             if not name.startswith("_") and name not in ("backend", "request", "open_channel", "close",
-                                                         "welcome", "status", "is_living"):
+                                                         "welcome", "status", "is_living", "start_no_more"):
                 assert f"{name}(" in PAGE or f"`{name}`" in PAGE, name
     for name in ptyguard.__all__:
         assert name in PAGE or name in ("main", "pick_backend"), name

@@ -122,7 +122,7 @@ def test_what_the_program_ends_with_is_what_attach_ends_with(world, pg, name, ga
         gate.write_bytes(b"")
         assert terminal.wait() == code
         assert b"last words" in terminal.output and words in terminal.output
-        told = json.loads(terminal.output.split(b"last words")[1].splitlines()[1])
+        told = json.loads(terminal.output.splitlines()[-1])
         assert told["name"] == name and told["exit"] == session.info()["exit"]
         assert termios.tcgetattr(terminal.slave) == terminal.settings
 

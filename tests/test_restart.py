@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from ptyguard_core.errors import PtyguardError
-from ptyguard_core.restarting import decode_launch, encode_launch
+from ptyguard_core.restarting import Restarts, decode_launch, encode_launch
+from ptyguard_core.session import Session
 from world import LIMIT_S, MEMORY, World, is_alive, wait_until
 
 # Says who it is, then ends with the status that it is told.
@@ -188,3 +189,114 @@ def test_restarting_nobody_and_everybody_is_refused(world, name):
     world.run("restart", "nosuch", check=3)
     world.run("restart", check=2)
     world.run("restart", "a", "b", check=2)
+
+
+# -- in the middle of a restart ----------------------------------------------------------------
+
+# Its leader ends at once, and what it leaves behind ignores everything but SIGKILL.
+STRAGGLING = ("sh -c 'trap \"\" HUP TERM; echo left; exec sleep 1000' & "
+              "trap 'exit 0' HUP; echo begin $$; while :; do read x; done")
+
+
+def straggling(pg, name):
+    """A session between two programs: the old one has ended, a straggler has not."""
+    session = pg.start(["sh", "-c", STRAGGLING], name)
+    session.wait_for(rb"(?s)(left.*begin|begin.*left)", LIMIT_S)
+    channel = pg.open_channel("test")
+    serial = channel.ask("restart", target=name, grace=3.0)
+    wait_until(lambda: not is_alive(session.facts["pid"]), "the old program's end")
+    return session, channel, serial
+
+
+def test_while_stragglers_are_ended_the_session_is_nobodys_to_replace(world, pg, name):
+    session, channel, serial = straggling(pg, name)
+    assert world.run("start", "-n", name, "--", "true").returncode == 4
+    assert session.info()["state"] == "starting"
+    assert pg.ensure(name, ["true"]).id == session.id
+    channel.await_reply(serial, LIMIT_S)
+    assert [s.id for s in pg.sessions() if s.name == name] == [session.id]
+    assert running(session)
+    session.kill(0.1)
+
+
+def test_a_kill_while_stragglers_are_ended_is_over_when_they_are(world, pg, name):
+    session, channel, serial = straggling(pg, name)
+    session.kill(0.1)
+    with pytest.raises(PtyguardError, match="killed meanwhile"):
+        channel.await_reply(serial, LIMIT_S)
+    assert session.facts["state"] == "ended"
+
+
+def test_an_old_id_is_not_restarted_beside_a_living_one_of_its_name(world, pg, name):
+    old = pg.start(["false"], name)
+    old.wait(LIMIT_S)
+    world.run("rename", name, name[-50:] + ".old", check=0)
+    new = pg.start(["sleep", "1000"], name)
+    world.run("kill", name, check=0)
+    old.rename(name[-50:] + ".older")
+    new.restart()
+    assert world.run("rename", old.name, name, check=4).returncode == 4
+    old.restart()
+    old.wait(LIMIT_S)
+    new.kill()
+
+
+class Clockwork:
+    """As much of a daemon as a restart sees, with a clock that is wound by hand."""
+
+    def __init__(self):
+        self.loop, self.guard, self.sessions, self.told = self, self, {}, []
+        self.facts, self.is_up = {"wire": 2}, True
+        self.timers, self.killed = [], []
+
+    def after(self, delay_s, act):
+        self.timers.append((delay_s, act))
+
+    def kill(self, _session, _grace_s, act):
+        self.killed.append(act)
+
+    def tell_started(self, _session, error):
+        self.told.append(error)
+
+    def tell_end(self, session):
+        self.told.append(session)
+
+
+def test_a_restart_that_waits_for_a_reader_of_the_last_output_is_bounded():
+    """A reader that takes nothing used to keep it, and its caller, for ever."""
+    daemon = Clockwork()
+    session = Session({"id": "k3f9", "name": "build", "state": "draining"})
+    session.launch = encode_launch({"argv": [b"x"]})
+    daemon.sessions["k3f9"] = session
+    answers = []
+    Restarts(daemon).restart(session, 5.0, answers.append)
+    daemon.killed.pop()(None)           # all are dead, and its last output is not read yet
+    assert not answers and session.is_restarting and not session.is_over
+    delay_s, give_up = daemon.timers.pop()
+    assert delay_s >= 5.0
+    give_up()
+    assert "waits for a reader" in answers[0].message and not session.is_restarting
+
+
+def test_an_older_guard_is_asked_for_nothing_and_nothing_is_killed():
+    daemon = Clockwork()
+    daemon.facts = {"wire": 1, "version": b"0.1.0"}
+    session = Session({"id": "k3f9", "name": "build", "state": "running"})
+    session.launch = encode_launch({"argv": [b"x"]})
+    with pytest.raises(PtyguardError, match="0.1.0, is too old"):
+        Restarts(daemon).restart(session, 5.0, None)
+    assert not daemon.killed and not session.is_restarting
+
+
+def test_output_that_is_being_read_outlives_its_sessions_time(world, pg, name):
+    reader = world.popen("run", "-n", name, "--ttl", "0", "--", "sh", "-c",
+                         "stty -opost; read x; head -c 3000000 /dev/zero; exit 7",
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    session = wait_until(lambda: next((s for s in pg.sessions() if s.name == name), None), "it")
+    wait_until(lambda: session.info()["viewers"], "the reader")
+    os.kill(reader.pid, signal.SIGSTOP)
+    session.send(b"", enter=True)
+    wait_until(lambda: session.info()["offsets"]["end"] > 1000000, "output")
+    os.kill(reader.pid, signal.SIGCONT)
+    out, _ = reader.communicate(timeout=LIMIT_S)
+    assert reader.returncode == 7 and out.count(b"\0") == 3000000

@@ -227,3 +227,62 @@ def test_dtachs_n_stays_to_the_end_without_being_a_client(world, pg, name):
     session.send(b"x", enter=True)
     out, _ = staying.communicate(timeout=LIMIT_S)
     assert staying.returncode == 9 and out == b""
+
+
+# -- what a hostile user found -----------------------------------------------------------------
+
+
+def test_detaching_on_purpose_hangs_nobody_up_while_the_program_does_not_read(world, pg, name):
+    terminal = world.terminal("run", "--kill-on-hangup", "-n", name, "--",
+                              "sh", "-c", "stty raw -echo; echo ready; exec sleep 1000")
+    terminal.expect(b"ready")
+    session = pg.session(name)
+    session.wait_for(b"ready", LIMIT_S)
+    terminal.send(b"x" * 1150000)
+    wait_until(lambda: session.info()["input_queued"] >= 1 << 20, "a full queue")
+    terminal.send(b"\x1c")
+    assert terminal.wait() == 75
+    assert session.info()["state"] == "running" and "killed_for_hangup" not in world.log()
+    session.kill()
+
+
+def test_a_run_that_is_killed_leaves_nothing_when_it_was_to_remove_it(world, pg, name):
+    running = world.popen("run", "--kill-on-hangup", "--rm", "-n", name, "--", "sleep", "1000")
+    session = begun(pg, name)
+    wait_until(lambda: session.info()["viewers"], "its client")
+    running.kill()
+    wait_until(lambda: world.run("info", name).returncode == 3, "its being forgotten")
+
+
+def test_a_fifo_that_nobody_reads_is_no_place_for_a_status(world, tmp_path, name):
+    os.mkfifo(tmp_path / "fifo")
+    done = world.run("run", "-n", name, "--status-file", str(tmp_path / "fifo"), "--", "true", check=125)
+    assert b"nothing was started" in done.stderr
+    world.run("info", name, check=3)
+
+
+def test_a_status_that_cannot_be_written_is_told_with_the_commands_own(world):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    done = world.run("run", "--status-file", "/dev/full", "--", "sh", "-c", "exit 3", check=125)
+    assert b"exit 3" in done.stderr and b"status file" in done.stderr
+    done = world.run("run", "--status-file", "/dev/full", "--", "/no/such", check=127)
+    assert done.stderr.startswith(b"ptyguard: command not found") and b"status file" in done.stderr
+
+
+def test_a_status_file_that_is_a_link_stays_one(world, tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    world.run("run", "--status-file", str(link), "--", "sh", "-c", "exit 4", check=4)
+    assert link.is_symlink() and told(target)["exit"]["code"] == 4
+
+
+def test_attach_create_without_a_terminal_starts_nothing(world, name):
+    world.run("attach", name, "--create", "--", "sleep", "1000", check=125)
+    world.run("info", name, check=3)
+
+
+def test_run_detached_fails_as_start_does(world):
+    assert world.run("run", "-d", "-n", "a/b", "--", "true").returncode == 2
+    assert world.run("run", "-d", "--cwd", "/no/such", "--", "true").returncode == \
+        world.run("start", "--cwd", "/no/such", "--", "true").returncode

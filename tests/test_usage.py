@@ -51,17 +51,17 @@ EXPECTED_OPTIONS = {
     "run": NEW_SESSION + " --rm --timeout --kill-on-hangup --lf --status-file -d -e",
     "ensure": NEW_SESSION,
     "attach": "--create -r --read-only -f --steal --restore -e --detach-key --json",
-    "detach": "", "ls": "-a --all -q --short --json", "info": "--json", "has": "",
+    "detach": "--timeout", "ls": "-a --all -q --short --json", "info": "--json", "has": "",
     "send": "--enter --paste - --timeout --json",
     "key": "--hex --literal --list --timeout --json",
     "log": "--raw --tail --since -f --follow --hold",
     "wait": "--for --since --raw --idle --timeout --json",
     "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
     "prune": "--dry-run --json", "doctor": "--json", "completion": "",
-    "kill": "--all --signal --grace --orphans --timeout --json", "rm": "--ended --json",
+    "kill": "--all --signal --grace --orphans --timeout --json", "rm": "--ended --timeout --json",
     "status": "--json", "daemon start": "--json",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
-    "daemon log": "-n --lines -f --follow", "version": "--daemon", "help": "",
+    "daemon log": "-n --lines -f --follow", "version": "--daemon --json", "help": "",
 }
 
 
