@@ -837,7 +837,9 @@ class _Call:
         return False
 
     def daemon_start(self):
-        """See to it that one runs."""
+        """See to it that one runs; and say whose it is."""
+        if self.get("owner"):
+            self.client.request("own", owner=self.get("owner"))
         facts = self.client.status()
         if self.get("json"):
             return self.status()
@@ -915,6 +917,14 @@ class _Call:
                 except FileNotFoundError:
                     pass                # between two names
 
+    def link(self):
+        """The daemon lives no longer than a command, or than this process."""
+        from ptyguard_core.holder import Holder
+        from ptyguard_core.liveness import GRACE_S, KEEP, Terms
+        terms = Terms(self.get("grace", GRACE_S), self.get("on_orphan", KEEP))
+        holder = Holder(self.backend, self.paths, terms, not self.get("no_start"), self.say)
+        return holder.run(self.command.command)
+
     def doctor(self):
         """What is well, what is not, and the cure.  Starts and changes nothing."""
         from ptyguard_core import doctor, survey
@@ -971,7 +981,8 @@ class _Call:
         "prune": prune, "status": status, "version": version,
         "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
-        "daemon restart": daemon_restart, "daemon log": daemon_log, "doctor": doctor,
+        "daemon restart": daemon_restart, "daemon log": daemon_log, "link": link,
+        "doctor": doctor,
     }
 
 
@@ -1000,7 +1011,8 @@ def _status_facts(paths, state, reason, guard, daemon):
         "state": state, "reason": reason or None,
         "daemon": {"pid": daemon.get("pid"), "version": daemon.get("version"),
                    "protocol": daemon.get("protocol"), "started_at": daemon.get("started_at"),
-                   "binary": daemon.get("binary"), "owner": daemon.get("owner")},
+                   "binary": daemon.get("binary"), "owner": daemon.get("owner"),
+                   "linked": daemon.get("linked", 0)},
         "guard": {"pid": guard.number("guard_pid") if has_guard else None,
                   "version": guard.text("version") if has_guard else None,
                   "started_at": guard.number("started_at_ms") / 1000 if has_guard else None},

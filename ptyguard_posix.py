@@ -504,6 +504,47 @@ def _run_launched(argv, environment, descriptors, log_path, detach, report):
         os._exit(127)
 
 
+def begin_command(argv):
+    """Run `argv`, found by PATH, with all that is ours; the pid of a child."""
+    report_read, report_write = os.pipe()
+    try:
+        pid = _fork_clean()
+    except BaseException:
+        os.close(report_read)
+        os.close(report_write)
+        raise
+    if pid == 0:
+        _run_command([os.fsencode(word) for word in argv], report_write)
+    os.close(report_write)
+    with open(report_read, "rb") as report:     # exec closes it
+        text = report.read()
+    if text:
+        os.waitpid(pid, 0)
+        raise OSError(int(text), os.strerror(int(text)), argv[0])
+    return pid
+
+
+def _run_command(argv, report):
+    """The child's side of `begin_command`: never returns."""
+    try:
+        signal.set_wakeup_fd(-1)
+        # Handlers end with exec, and what our caller had ignored stays so.  But these two
+        # are Python's own doing.
+        for name in ("SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _exec_by_path(argv[0], argv, dict(os.environb))
+    except OSError as error:
+        os.write(report, b"%d" % error.errno)
+    except BaseException:
+        os.write(report, b"%d" % errno.EINVAL)
+    finally:
+        os._exit(127)
+
+
 def try_program(argv, timeout_s):
     """Whether `argv` runs and ends with status 0 within the time."""
     try:

@@ -92,6 +92,10 @@ def begin_launch(argv, environment, descriptors, log_path):
     raise _unsupported()
 
 
+def begin_command(argv):
+    raise _unsupported()
+
+
 def try_program(argv, timeout_s):
     raise _unsupported()
 

@@ -174,7 +174,10 @@ class Attachment:
     # -- the daemon ----------------------------------------------------------------------
 
     def _connect(self, start):
-        channel = Channel(self._backend, self._paths, "attach")
+        # An app that owns the daemon shares it with whoever attaches; the daemon knows
+        # whether one does, and decides in the same breath.
+        channel = Channel(self._backend, self._paths, "attach",
+                          hello=None if self._is_run else {"link": "if_app"})
         try:
             ok = channel.request(
                 "attach", target="@" + self._session["id"], **dict(

@@ -179,6 +179,10 @@ class Backend:
         it did not get that far.
         """
 
+    def begin_command(argv):
+        """Run `argv`, found by PATH, with all that is ours: streams, directory, environment,
+        process group, what is ignored; the pid of a child.  OSError when it cannot run."""
+
     def try_program(argv, timeout_s):
         """Whether `argv` runs and ends with status 0 within the time."""
 

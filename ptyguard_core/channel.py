@@ -26,19 +26,23 @@ RECONNECT_LIMIT_S = 30.0
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
 REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "attach", "read", "resize",
-                        "wait", "collect", "kill", "detach", "log_at", "log_error", "log_done"))
+                        "wait", "collect", "kill", "detach", "own", "log_at", "log_error", "log_done"))
 
 
 class Channel:
     """One connection to the daemon, from hello on."""
 
     def __init__(self, backend, paths, role="call", may_start=True, timeout_s=START_LIMIT_S,
-                 environ=None):
-        """Connect and say hello; starts guard and daemon if need be and allowed."""
+                 environ=None, hello=None):
+        """Connect and say hello; starts guard and daemon if need be and allowed.
+
+        `hello`: more fields of it, said again to each daemon that follows.
+        """
         self.welcome = {}
         self._backend = backend
         self._paths = paths
         self._role = role
+        self._hello = hello or {}
         self.may_start = may_start
         self._environ = dict(os.environ if environ is None else environ)
         self._sock = None
@@ -72,7 +76,7 @@ class Channel:
 
     def _say_hello(self, deadline):
         self.send(frames.HELLO, version=OURS, pid=os.getpid(), role=self._role,
-                  protocol=[frames.PROTOCOL_MIN, frames.PROTOCOL_MAX])
+                  protocol=[frames.PROTOCOL_MIN, frames.PROTOCOL_MAX], **self._hello)
         began = time.monotonic()
         is_reported = False
         while True:

@@ -32,6 +32,7 @@ from .journal import Journal
 from .link import close_all
 from .logkeeper import LogKeeper
 from .loop import Loop
+from .ownership import Ownership
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
                        shape_fault)
 from .restarting import Restarts, encode_launch
@@ -91,6 +92,7 @@ class Daemon:
         self.restarts = Restarts(self)
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
+        self.ownership = Ownership(self)
         self._answerers = {}                # session id -> QueryAnswerer
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
@@ -137,6 +139,7 @@ class Daemon:
             self._adopt(id_, offer)
             self.guard.confirm(id_)
         self._is_serving = True
+        self.ownership.resume(self.guard.inheritance)   # before anybody links
         self._take_over_records(records)
         self.agents.sweep([*self.sessions, *records])
         self.log("serving", sessions=len(self.sessions),
@@ -715,7 +718,8 @@ class Daemon:
                 "pid": os.getpid(), "pid_start": self._own_start,
                 "instance": self.instance, "started_at": self.started_at,
                 "host": os.path.basename(self.paths.state), "boot_id": self._boot_id,
-                "owner": "headless", "sessions": len(self.sessions),
+                "owner": self.ownership.owner, "linked": self.ownership.holders,
+                "sessions": len(self.sessions),
                 "guard_version": self.guard.facts.get("version", b"").decode("ascii", "replace"),
                 "guard_pid": self.guard.facts.get("guard_pid") if self.guard.is_up else None,
                 "binary": self.program[1], "interpreter": self.program[0], "update": None}
@@ -941,11 +945,16 @@ class Daemon:
         try:
             chosen = frames.negotiate((frames.PROTOCOL_MIN, frames.PROTOCOL_MAX),
                                       frames.protocol_range(fields))
+            terms = self.ownership.wanted(fields)
         except PtyguardError as error:
             self._refuse(client, error)
             return
+        if terms is not None and self.ownership.is_stopping:
+            client.close("the daemon stops")        # the next one welcomes it
+            return
         client.accept_hello(fields)
-        client.send(frames.WELCOME, **dict(self.about(), chosen=chosen))
+        counts = terms is not None and self.ownership.link(client, terms)
+        client.send(frames.WELCOME, **dict(self.about(), chosen=chosen, link=counts))
         self._watch_idleness()
 
     def _on_request(self, client, fields):
@@ -1043,6 +1052,8 @@ class Daemon:
             for send in list(sends):
                 if send.client is client:
                     send.cancel("its client went away")
+        if not self._is_leaving:
+            self.ownership.unlink(client)
         self.unfollow(client)
         for id_, act in client.waits:
             waiters = self._waiters.get(("end", id_), [])
@@ -1102,6 +1113,17 @@ class Daemon:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 
     # -- leaving -------------------------------------------------------------------------
+
+    def on_quit(self):
+        """We are stopped on purpose: those who would come back by themselves are told."""
+        if not self._is_leaving:
+            self.ownership.tell_stopping()
+        self.on_leave()
+
+    @property
+    def is_leaving(self):
+        """Whether it is too late for anything to be decided here."""
+        return self._is_leaving
 
     def on_leave(self):
         """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
@@ -1176,6 +1198,7 @@ class Daemon:
 
     def on_deposited(self):
         """The new guard holds a slave of each terminal again: those can be read on."""
+        self.ownership.tell_guard()
         for session in self.sessions.values():
             session.has_let_go = False
             self._wake(session)

@@ -149,6 +149,7 @@ class Guard:
         self.is_stopping = False
         self.keep_stopped = False       # `daemon stop --sessions keep`: wait for a client
         self.awaits_deposit = False     # a daemon that lost its guard is to come
+        self.ownership = {}             # whose daemon it is, as it told; for the next one
         self._callers = set()
         self._respawn = None
         self._orphan_timer = None
@@ -406,7 +407,7 @@ class Guard:
             if message[0] == wire.SESSION and message[2]["session"] in self.sessions:
                 self.sessions[message[2]["session"]].input = b""
         daemon.has_gone = True
-        yield wire.GO, (), {}
+        yield wire.GO, (), dict(self.ownership)
 
     def _go(self, daemon):
         """Rule 4's last step."""
@@ -555,8 +556,9 @@ class Guard:
             wake(error)
 
     def _rest(self):
-        """No daemon on purpose: a client at the listener wakes one."""
+        """No daemon on purpose: a client at the listener wakes one.  Nobody holds that one."""
         self._wake_waiters("it was stopped")
+        self.ownership = {"owner": self.ownership.get("owner", b"")}
         self.loop.change(self.listener.fileno(), READABLE)
 
     def _on_client_waits(self, _bits):
@@ -611,9 +613,20 @@ class Guard:
         if daemon.state == daemon.SERVING and daemon.timer:
             daemon.timer.cancel()
 
-    def _say_stopping(self, _daemon, _message):
-        if not self._living():
-            self.log("idle_exit")
+    def _say_ownership(self, _daemon, message):
+        self.ownership = {name: message.fields[name] for name in wire.OF_OWNERSHIP
+                          if name in message.fields}
+
+    def _say_stopping(self, daemon, message):
+        """It has nothing to do any more: we neither, unless something lives."""
+        keeps = message.bytes("mode") == b"keep"
+        if self.is_stopping or daemon.state != daemon.SERVING or (self._living() and not keeps):
+            daemon.link.send(wire.REFUSED, message.serial, kind="busy", text="not now")
+            return
+        self.log("orphaned" if keeps else "idle_exit", living=self._living())
+        if self._living():
+            self._stop_daemon_only(daemon.link, message, QUIT_LIMIT_S, True)
+        else:
             self._stop(None, None)
 
     def _release_terminal(self, held):
@@ -1149,7 +1162,7 @@ class Guard:
         wire.BLOB: _say_blob,
         wire.ADOPTED: _say_adopted, wire.RELEASE_TERMINAL: _say_release_terminal,
         wire.RELEASE: _say_release, wire.QUIESCED: _say_quiesced, wire.PONG: _say_pong,
-        wire.STOPPING: _say_stopping,
+        wire.STOPPING: _say_stopping, wire.OWNERSHIP: _say_ownership,
     }
     _CALLER_VERBS = {
         wire.STATE: _ask_state, wire.START_DAEMON: _ask_start, wire.STOP: _ask_stop,

@@ -42,10 +42,11 @@ class Offer:
 
 class GuardLink:
     """`owner` (the daemon) is told: on_listener, on_go, on_late_offer, on_exited,
-    on_leave, on_deposited, on_end; and asked: listener_descriptor, deposits."""
+    on_leave, on_quit, on_deposited, on_end; and asked: listener_descriptor, deposits."""
 
     def __init__(self, backend, loop, paths, log, program, settings, owner):
         self.facts = {}                     # of the guard's WELCOME
+        self.inheritance = {}               # of its GO: what a predecessor had told
         self._backend = backend
         self._loop = loop
         self._paths = paths
@@ -147,8 +148,9 @@ class GuardLink:
             self._fresh = set()             # the table comes again before the go
             self.send(wire.READY, version=OURS, pid=os.getpid())
 
-    def _hear_go(self, _message):
+    def _hear_go(self, message):
         self._has_go = True
+        self.inheritance = message.fields
         self._take_lock(self._loop.clock() + LOCK_WAIT_S)
 
     def _take_lock(self, deadline):
@@ -290,8 +292,11 @@ class GuardLink:
             return
         self._owner.on_exited(message)
 
-    def _hear_quit(self, _message):
+    def _hear_quiesce(self, _message):
         self._owner.on_leave()
+
+    def _hear_quit(self, _message):
+        self._owner.on_quit()
 
     def _hear_ping(self, _message):
         self.send(wire.PONG)
@@ -299,5 +304,5 @@ class GuardLink:
     _VERBS = {
         wire.WELCOME: _hear_welcome, wire.SESSION: _hear_session,
         wire.TABLE_END: _hear_table_end, wire.GO: _hear_go, wire.EXITED: _hear_exited,
-        wire.QUIESCE: _hear_quit, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
+        wire.QUIESCE: _hear_quiesce, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
     }

@@ -36,8 +36,9 @@ RELEASE_TERMINAL = 14  # drained: close master and slave
 RELEASE = 15          # forget the session and its ring
 QUIESCED = 16         # I have stopped reading, and all BLOBs are with you
 PONG = 17
-STOPPING = 18         # I am going on purpose (idle): stop with me
+STOPPING = 18         # I am going on purpose: stop with me; MODE keep: or let me go alone
 RESPAWN = 19          # start another child in the ring of one that has ended -> SPAWNED
+OWNERSHIP = 20        # whose daemon this is, and who holds it: for the next one
 # guard -> daemon, on the link
 WELCOME = 30          # who the guard is; carries the listening socket
 SESSION = 31          # one held session: ring, master (unless released)
@@ -80,7 +81,9 @@ FIELDS = {
     "mode": (70, "b"), "force": (71, "n"), "timeout_ms": (72, "n"),
     "input": (80, "b"), "has_listener": (81, "n"), "holding": (82, "n"),
     "last_failure": (83, "b"),
+    "owner": (84, "b"), "grace_ms": (85, "n"), "on_orphan": (86, "b"),
 }
+OF_OWNERSHIP = ("owner", "grace_ms", "on_orphan")
 _BY_TAG = {tag: (name, kind) for name, (tag, kind) in FIELDS.items()}
 
 _BATCHES_MAX = 4      # an honest peer has one in flight while its message's body arrives

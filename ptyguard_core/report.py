@@ -132,6 +132,8 @@ def status_sheet(facts, now):
     if daemon["pid"]:
         lines.append(f"protocol:   {daemon['protocol'][0]} to {daemon['protocol'][1]}"
                      if daemon["protocol"] else "protocol:   unknown")
+        if daemon["linked"] or daemon["owner"] != "headless":
+            lines.append(f"owner:      {printable(str(daemon['owner']))}, {daemon['linked']} linked")
     lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
                  else "guard:      none")
     counts = facts["sessions"]

@@ -811,6 +811,12 @@ def rename(daemon, _client, fields, reply):
     reply(session=describe(session))
 
 
+def own(daemon, _client, fields, reply):
+    """Say whose daemon this is."""
+    daemon.ownership.set_owner(fields.get("owner"))
+    reply(owner=daemon.ownership.owner)
+
+
 def prune(daemon, _client, fields, reply):
     """Drop what is past its keeping; with `dry_run` only tell what that is."""
     gone, emptied = daemon.past_keeping()
@@ -887,4 +893,4 @@ def _logged_target(daemon, fields):
 
 VERBS = {verb.__name__: verb for verb in (
     ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
-    end_input, wait, collect, kill, restart, rename, prune, rm, log_at, log_error, log_done)}
+    end_input, wait, collect, kill, restart, rename, own, prune, rm, log_at, log_error, log_done)}

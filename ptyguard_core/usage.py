@@ -40,6 +40,8 @@ LARGEST_COUNT = 2 ** 31 - 1
 SECONDS_PER_UNIT = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 BYTES_PER_UNIT = {"": 1, "K": 1024, "M": 1024 ** 2, "G": 1024 ** 3}
 
+LONGEST_GRACE_S = 30 * 86400.0     # as liveness.py has it, which a parser does not load
+
 SHOWN_CHARACTERS = 60          # of a caller's word in a message
 LABEL_LENGTH_MAX = 256         # a note, no file
 
@@ -57,6 +59,14 @@ def duration(text):
             return seconds
     raise UsageError(f"not a duration: {_shown(text)}",
                      hint="write 2, 2s, 500ms, 5m or 1h")
+
+
+def grace(text):
+    """A duration that a link may be missing."""
+    seconds = duration(text)
+    if seconds > LONGEST_GRACE_S:
+        raise UsageError(f"longer than 30 days: {_shown(text)}")
+    return seconds
 
 
 def terminal_size(text):
@@ -637,10 +647,13 @@ _TABLE = (
          exits=(("0", "running"), ("1", "not running, or not well"), USAGE)),
 
     Verb("daemon start", DAEMON, "start it (every verb that needs it does so)",
-         "daemon start [--json]",
-         "Start guard and daemon unless they run; sessions that lived on are adopted.",
-         options=(JSON,),
-         examples=("ptyguard daemon start", "ptyguard daemon start --json"),
+         "daemon start [--owner app|persistent|headless] [--json]",
+         "Start guard and daemon unless they run; sessions that lived on are adopted.\n"
+         "--owner says whose it is: an app's, which links (see link), and with it whoever\n"
+         "attaches; persistent and headless ones outlive every link.",
+         options=(Option("--owner", "whose it is from now on",
+                         choices=("app", "persistent", "headless")), JSON),
+         examples=("ptyguard daemon start", "ptyguard daemon start --owner app"),
          exits=(("0", "running"), ("1", "failed"), USAGE, UNREACHABLE)),
 
     Verb("daemon stop", DAEMON, "stop it; asks what becomes of live sessions",
@@ -671,6 +684,22 @@ _TABLE = (
                   Option("-f --follow", "go on with what is written")),
          examples=("ptyguard daemon log", "ptyguard daemon log -n 100 -f"),
          exits=(("0", "done"), ("1", "there is none, or it cannot be read"), USAGE)),
+
+    Verb("link", DAEMON, "let the daemon live no longer than a command",
+         "link [--grace S] [--on-orphan keep|kill] [-- CMD ARG...]",
+         "Hold the daemon for the life of CMD (absent: until a signal comes), and mirror\n"
+         "CMD's status.  When the last link has been gone for the grace, however it ended,\n"
+         "the daemon stops as by `daemon stop`; sessions are kept, or killed first.",
+         command=AFTER_ARGUMENTS,
+         options=(Option("--grace", "how long a link may be missing (5s)", "S", grace),
+                  Option("--on-orphan", "what becomes of sessions then (keep)",
+                         choices=("keep", "kill"))),
+         examples=("ptyguard link -- ./app",
+                   "ptyguard link --on-orphan kill -- ./run-tests",
+                   "ptyguard link --grace 1m"),
+         exits=(("0-255", "CMD's own, 128+N when signal N killed it"),
+                ("0", "without CMD: signalled, or the daemon was stopped"), USAGE,
+                UNREACHABLE, NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("doctor", DAEMON, "what is well, what is not, and the cure",
          "doctor [--json]",

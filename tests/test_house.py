@@ -12,6 +12,7 @@ CORE = os.path.join(ROOT, "ptyguard_core")
 HOUSE = {
     "errors": (0, ""),
     "circuit": (0, "time"),
+    "liveness": (0, "time"),
     "backend": (1, "os"),
     "version": (1, "os socket"),
     "ring": (1, "mmap os"),
@@ -42,10 +43,12 @@ HOUSE = {
     "survey": (3, "daemon client session"),
     "guardlink": (3, "daemon"),
     "logkeeper": (3, "daemon client"),
+    "ownership": (3, "daemon client"),
     "restarting": (3, "daemon"),
     "channel": (3, "daemon session"),
     "starting": (3, "daemon session socket"),
     "daemon": (4, "client argparse"),
+    "holder": (4, "daemon session"),
     "waiting": (4, "daemon session socket"),
     "sending": (4, "daemon session socket"),
     "client": (5, "daemon session"),
@@ -62,7 +65,8 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
                "version", "guard"}
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit"} | {
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
-    "guardlink", "agentlink", "restarting", "canonical", "logkeeper", "daemon"}
+    "guardlink", "agentlink", "restarting", "canonical", "logkeeper", "ownership", "liveness",
+    "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 

@@ -38,7 +38,7 @@ EXPECTED_WORDS = {
     "has": ["has-session"], "send": ["s"], "log": ["history", "tail"], "wait": ["w"],
     "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [],
     "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
-    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [],
+    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "link": [],
     "version": ["--version"], "help": [],
 }
 
@@ -59,7 +59,7 @@ EXPECTED_OPTIONS = {
     "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
     "prune": "--dry-run --json", "doctor": "--json", "completion": "",
     "kill": "--all --signal --grace --orphans --timeout --json", "rm": "--ended --timeout --json",
-    "status": "--json", "daemon start": "--json",
+    "status": "--json", "daemon start": "--owner --json", "link": "--grace --on-orphan",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
     "daemon log": "-n --lines -f --follow", "version": "--daemon --json", "help": "",
 }
