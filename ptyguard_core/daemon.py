@@ -581,8 +581,14 @@ class Daemon:
 
     def ask_guard_to_spawn(self, type_, session, wanted, act):
         """SPAWN or RESPAWN; `act(message)` with the answer, None when the guard went away."""
+        def answered(message):
+            if not self._is_leaving:
+                act(message)
+            elif message is not None:       # the next daemon is offered it
+                close_all(message.descriptors)
+
         self.guard.ask(
-            type_, act,
+            type_, answered,
             lambda: self.start_failed(session, Unreachable(
                 "the guard is gone and no new one came up", hint="ptyguard daemon log")),
             session=session.id, blob=_blob(session), launch=session.launch, **wanted)

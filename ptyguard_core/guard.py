@@ -824,7 +824,8 @@ class Guard:
         act = self._CALLER_VERBS.get(message.type)
         if act is None or (message.descriptors != [] and message.type not in self._CARRIERS):
             close_all(message.descriptors)
-            link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
+            if message.serial:
+                link.send(wire.REFUSED, message.serial, text=f"{message.name} is not known here")
             return
         act(self, link, message)
 

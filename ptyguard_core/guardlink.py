@@ -115,7 +115,8 @@ class GuardLink:
 
     def _on_message(self, _link, message):
         act = self._VERBS.get(message.type)
-        if act is None:
+        # Whoever leaves has let go of daemon.lock: what is told now, the next one is told too.
+        if act is None or self._is_leaving:
             close_all(message.descriptors)
         else:
             act(self, message)

@@ -27,7 +27,8 @@ class StatusFile:
             if self._is_plain():
                 self._draft = f"{self._path}.{os.urandom(6).hex()}"
                 self._fd = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                                   | getattr(os, "O_CLOEXEC", 0), 0o666)
+                                   | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0),
+                                   0o666)
                 self._remove_old()
             else:
                 # A FIFO that nobody reads is an error now (ENXIO), not a wait for ever.

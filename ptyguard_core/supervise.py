@@ -94,9 +94,9 @@ def ask_guard(backend, paths, type_, timeout_s=GUARD_ANSWER_S, **fields):
             if not data:
                 return None             # it went away: as good as not there
             decoder.feed(data)
-            message = decoder.next()
-            if message is not None:
-                return message
+            for message in iter(decoder.next, None):
+                if message.serial == 1:     # else it is nothing that was asked for
+                    return message
     except TimeoutError:
         raise _silent_guard(backend, paths, f"no answer in {timeout_s:g} s") from None
     except ConnectionError:
