@@ -91,6 +91,10 @@ def main(argv):
         # Whoever read us is gone: as SIGPIPE would have ended us.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:            # of our own files, mostly: a lock that cannot be opened
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return _report_error(PtyguardError(f"{where}{error.strerror or error}",
+                                           hint="ptyguard doctor"), command, argv)
 
 
 def _report_error(error, command, argv):
@@ -791,7 +795,7 @@ class _Call:
         from ptyguard_core.supervise import ask_guard
         # Looking makes no directories.
         paths = self.backend.look_for_paths(self.get("dir"))[0]
-        if os.path.lexists(paths.state):
+        if os.path.lexists(paths.root):
             paths = self.paths
         reason = ""
         try:

@@ -170,7 +170,7 @@ def _place_for_sockets(state):
                                 errno=error.errno) from None
         if place == ".":
             return state
-        if os.path.isabs(place):
+        if os.path.isabs(place) and "\0" not in place:
             _make_private(place)        # a cleaner of /tmp may have taken it
             return place
         break
@@ -376,6 +376,8 @@ def signal_number(name):
     """The number of `SIGHUP`, `HUP`, `hup` or `1`; None when there is none."""
     text = str(name).upper()
     if text.isdecimal():
+        if len(text) > 4:
+            return None                 # int() of a longer text is slow, or an error
         return int(text) if int(text) in set(map(int, signal.valid_signals())) else None
     if not text.startswith("SIG"):
         text = "SIG" + text
@@ -486,7 +488,11 @@ def _run_launched(argv, environment, descriptors, log_path, detach, report):
         os.umask(0o077)
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
-        log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+                          | os.O_NONBLOCK, 0o600)
+        except OSError:
+            log = null                  # a log never stops what it describes
         # All are moved above the target range first, so that no dup2 hits one
         # that is still to be moved.
         lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10 + len(descriptors))

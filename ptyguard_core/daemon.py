@@ -407,6 +407,8 @@ class Daemon:
         session.record["ended_at"] = fields.get("exited_at_ms", 0) / 1000
         session.happen(CHILD_EXITED)
         session.drop_input()
+        for send in list(self._sends.get(session.id, ())):
+            send.failed()               # also one of which nothing was queued yet
         if session.state == DRAINING and session.master < 0:
             session.happen(DRAINED)
         self.log("session_exit", session=session.id, name=session.name, code=code, signal=signum)

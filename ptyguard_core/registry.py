@@ -173,6 +173,7 @@ FIELDS = {
     "labels": _is_text_map,
     "restart": _is_text,
     "collected": lambda value: type(value) is bool,
+    "markers": _is_text_map,
     "ttl": _is_time,
     "size_policy": _is_text,
     "log": _is_log,

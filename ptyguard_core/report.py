@@ -35,7 +35,7 @@ def age(seconds):
 def exit_text(exit_, is_living=False):
     """`exit 3`, `killed by SIGKILL`, `unknown`, or nothing while it lives."""
     if exit_.get("signal"):
-        return f"killed by {exit_['signal']}"
+        return f"killed by {printable(exit_['signal'])}"
     if exit_.get("code") is not None:
         return f"exit {exit_['code']}"
     return "" if is_living else "unknown"
@@ -104,7 +104,8 @@ def session_sheet(facts, now):
         ("SSH agent", (facts.get("agent") or {}).get("target")),
     ]
     pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
-    return [f"{key + ':':<22}{printable(value)}" for key, value in pairs if value is not None]
+    return [f"{printable(key) + ':':<22}{printable(value)}" for key, value in pairs
+            if value is not None]
 
 
 def _log(log):

@@ -26,6 +26,7 @@ RESTORE_BYTES_MAX = 1 << 20     # history sent to paint from; the terminal shows
 READ_BYTES_MAX = 4 << 20        # one `read`, copied into the connection's queue
 ARGV_SHOWN_MAX = 256 * 1024     # of a command line; six bytes each at worst, in a 4 MiB frame
 ARGV_LISTED_MAX = 512           # in a list of a thousand
+PATH_SHOWN_MAX = 4096           # PATH_MAX
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
 LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
@@ -144,6 +145,7 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
         "name", "id", "incarnation", "state", "pid", "pid_start", "argv", "cwd", "size",
         "created_at", "ended_at", "exit", "labels", "restart", "reason")}
     told["argv"] = _cut(told["argv"] or [], argv_max)
+    told["cwd"] = (told["cwd"] or "")[:min(argv_max, PATH_SHOWN_MAX)] or None
     if session.is_restarting and not session.is_living:
         told.update(state=STARTING, exit=None, ended_at=None)   # between two programs
     told["exit"] = told["exit"] or {"code": None, "signal": None}
@@ -382,6 +384,7 @@ def _begin_start(daemon, client, wanted, reply):
     daemon.registry.write(record)       # raises: nothing has happened yet
     daemon.sessions[session.id] = session
     env = dict(item.partition(b"=")[::2] for item in wanted["env"])
+    env.pop(b"", None)                  # execve takes it, Python does not
     markers = {"PTYGUARD_SESSION": record["name"], "PTYGUARD_SESSION_ID": record["id"],
                "PTYGUARD_DIR": daemon.paths.root}
     record["markers"] = dict(markers, TERM=env.get(b"TERM", b"").decode("utf-8", "replace"))

@@ -96,12 +96,25 @@ _NOT_INHERITED = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "ZELLIJ", "ZELLIJ_SESSIO
 _OURS = "PTYGUARD_"             # none of ours goes on but what a session is told of itself
 
 
+def _is_coerced(environment):
+    """Whether LC_CTYPE is nobody's wish: in the C locale Python sets it for itself (PEP 538)."""
+    if environment.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return False
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return not any(item.startswith(b"LC_CTYPE=") for item in file.read().split(b"\0"))
+    except OSError:
+        return False                    # not known here: it stays
+
+
 def session_environment(base=None, has_terminal=False):
     """The environment for a new session: the creator's, less what is not its own.
 
     Without a terminal, or with a TERM that says nothing, TERM is xterm-256color.
     """
     environment = dict(os.environ if base is None else base)
+    if base is None and _is_coerced(environment):
+        del environment["LC_CTYPE"]
     for name in _NOT_INHERITED + tuple(name for name in environment if name.startswith(_OURS)):
         environment.pop(name, None)
     if not has_terminal or environment.get("TERM", "") in ("", "dumb", "unknown"):

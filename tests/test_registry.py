@@ -190,7 +190,7 @@ WRONG = {
     "id": "../x", "name": "-x", "state": "dreaming", "created_at": True, "ended_at": -1,
     "incarnation": [], "spawn": "1", "boot_id": 5, "pid": 0, "pid_start": {},
     "argv": ["a", 1], "cwd": ["/"], "size": {"cols": 80}, "exit": {"code": "0"},
-    "labels": {"a": 1}, "restart": 1, "collected": 1, "ttl": "60", "size_policy": 1,
+    "labels": {"a": 1}, "restart": 1, "collected": 1, "ttl": "60", "size_policy": 1, "markers": [1],
     "log": {"path": "/out", "base": "0"},
 }
 
