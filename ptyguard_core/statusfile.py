@@ -4,7 +4,8 @@ Rule 1: it is there whole or not at all.  A run that was killed leaves none, and
         earlier run left is removed before anything is started.
 Rule 2: a place that cannot be written is found out before anything is started.
 
-What is no regular file (/dev/fd/3, a FIFO) is written to as it is.
+What is no regular file (a FIFO) is written to as it is, and so is a descriptor of ours
+(/dev/stdout, /dev/fd/3), whose name is a link that nobody may replace.
 """
 
 import os
@@ -13,18 +14,31 @@ import stat
 from .errors import PtyguardError
 
 
+def _descriptor_of(path):
+    """The number of our own descriptor that `path` names, or None."""
+    named = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(path)
+    lead, _, number = path.rpartition("/")
+    if named is None and lead in ("/dev/fd", "/proc/self/fd") and number.isdecimal() \
+            and len(number) < 10:
+        return int(number)
+    return named
+
+
 class StatusFile:
     """One file to be written once; `write` at the end, `discard` when there is nothing to say."""
 
     def __init__(self, path):
         """Prepare to write `path`; PtyguardError when that cannot be."""
         self._path = os.path.abspath(path)
-        if os.path.islink(self._path) and not self._path.startswith("/dev/"):
+        own = _descriptor_of(self._path)
+        if own is None and os.path.islink(self._path):
             self._path = os.path.realpath(self._path)       # the file that it leads to
         self._draft = None
         self._fd = -1
         try:
-            if self._is_plain():
+            if own is not None:
+                self._fd = os.dup(own)      # opened anew it would begin at its beginning
+            elif self._is_plain():
                 self._draft = f"{self._path}.{os.urandom(6).hex()}"
                 self._fd = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL
                                    | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0),

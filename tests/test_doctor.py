@@ -739,7 +739,7 @@ def test_a_directory_that_is_open_to_others_fails_and_the_cure_cures():
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_anothers_directory_fails_and_is_not_looked_into():
     with World(under=MEMORY) as world:
-        world.run("status", check=1)            # only so that the directories are there
+        assert world.paths                      # only so that the directories are there
         os.chown(world.state, 4242, -1)
         found = checks(world, 1)
         assert "belongs to uid 4242" in one(found, "directory", FAIL).text
@@ -759,7 +759,7 @@ def test_anothers_file_in_our_directory_is_told():
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_a_directory_that_we_cannot_write_fails():
     with World(under=MEMORY) as world:
-        world.run("status", check=1)
+        assert world.paths
         os.chmod(world.state, 0o500)
         assert "cannot be written" in one(checks(world, 1), "directory", FAIL).text
         os.chmod(world.state, 0o700)
@@ -831,7 +831,7 @@ def test_a_daemon_that_has_lost_its_guard_is_told():
 
 def test_a_held_start_lock_names_its_holder():
     with World(under=MEMORY) as world:
-        world.run("status", check=1)
+        assert world.paths
         held = backend.try_lock(world.paths.start_lock, "a test")
         wrong = one(checks(world, 0), "locks", WARN)
         assert f"pid {os.getpid()} " in wrong.text and "a test" in wrong.text
@@ -842,7 +842,7 @@ def test_a_held_start_lock_names_its_holder():
 
 def test_a_lock_that_names_nobody_is_told_with_the_way_to_its_holder():
     with World(under=MEMORY) as world:
-        world.run("status", check=1)
+        assert world.paths
         with open(world.paths.daemon_lock, "w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             is_listed = bool(backend.look_at_lock(world.paths.daemon_lock)[1])
@@ -990,7 +990,7 @@ GARBAGE = [
 @pytest.mark.parametrize("name, data", GARBAGE)
 def test_whatever_is_in_a_file_there_is_no_traceback(name, data):
     with World(under=MEMORY) as world:
-        world.run("status", check=1)
+        assert world.paths
         path = os.path.join(world.state, name)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(path, "wb") as into:
@@ -1062,7 +1062,7 @@ class Blind:
 @pytest.mark.parametrize("is_running", [True, False])
 def test_where_the_system_tells_little_that_is_said_once(is_running):
     with World(under=MEMORY) as world:
-        world.run("ls" if is_running else "status")
+        assert world.run("ls") if is_running else world.paths
         findings = examine(survey.gather(Blind(), world.env["PTYGUARD_DIR"], {}))
         told = [finding for finding in findings if finding.level != PASS]
         assert [finding.subject for finding in told] == ["system"]

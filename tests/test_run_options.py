@@ -242,7 +242,8 @@ def test_detaching_on_purpose_hangs_nobody_up_while_the_program_does_not_read(wo
     wait_until(lambda: session.info()["input_queued"] >= 1 << 20, "a full queue")
     terminal.send(b"\x1c")
     assert terminal.wait() == 75
-    assert session.info()["state"] == "running" and "killed_for_hangup" not in world.log()
+    assert session.info()["state"] == "running"
+    assert "killed_for_hangup session=" + session.id not in world.log()
     session.kill()
 
 
@@ -268,6 +269,17 @@ def test_a_status_that_cannot_be_written_is_told_with_the_commands_own(world):
     assert b"exit 3" in done.stderr and b"status file" in done.stderr
     done = world.run("run", "--status-file", "/dev/full", "--", "/no/such", check=127)
     assert done.stderr.startswith(b"ptyguard: command not found") and b"status file" in done.stderr
+
+
+def test_standard_output_may_be_the_status_file_and_stays_what_it_is(world, tmp_path):
+    """/dev/stdout is a link; with a file behind it, it used to be replaced by a file."""
+    path = tmp_path / "out"
+    with open(path, "wb") as output:
+        world.run("run", "--status-file", "/dev/stdout", "--", "sh", "-c", "echo out; exit 5",
+                  stdout=output, check=5)
+    first, second = path.read_text().splitlines()
+    assert first == "out" and json.loads(second)["exit"]["code"] == 5
+    assert os.path.islink("/dev/stdout")
 
 
 def test_a_status_file_that_is_a_link_stays_one(world, tmp_path):
