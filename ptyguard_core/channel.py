@@ -22,6 +22,9 @@ HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
 HELLO_LIMIT_S = 30.0
 RECEIVE_BYTES = 256 * 1024     # measured: what a turn of the daemon sends
 RECONNECT_LIMIT_S = 30.0
+AT_ONCE_S = 0.05               # a request that is hung up on in that time ...
+HANG_UPS_MAX = 40              # ... so often in a row is not asked again
+REPEAT_PAUSE_S = 0.5           # between those, after the first ten
 
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
@@ -231,7 +234,9 @@ class Channel:
     def request(self, verb, timeout_s=None, **fields):
         """Ask and await; again on a new connection, where asking twice does no harm."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        hang_ups = 0                    # in a row, each at once
         while True:
+            began = time.monotonic()
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self.is_open:
@@ -242,6 +247,13 @@ class Channel:
                     self.close()
                     raise Unreachable(f"the daemon went away during `{verb}`",
                                       hint="what was asked may or may not have been done") from None
+                # Daemons may die, and often; one that hangs up on this very request is another thing.
+                hang_ups = hang_ups + 1 if time.monotonic() - began < AT_ONCE_S else 0
+                if hang_ups > HANG_UPS_MAX:
+                    raise Unreachable(f"the daemon hangs up on `{verb}`, again and again",
+                                      hint="ptyguard daemon log") from None
+                if hang_ups > HANG_UPS_MAX // 4:
+                    time.sleep(REPEAT_PAUSE_S)
                 self.connect()
 
     def keep(self, others):

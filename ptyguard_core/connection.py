@@ -10,7 +10,8 @@ is always one of three things, in this order:
 Rule 1: framing never breaks.  Before output overwrites the unsent rest of a begun
         frame, that rest (one frame at most) is copied aside.
 Rule 2: it never blocks, and one turn sends a bounded amount.
-Rule 3: a client that does not read its replies is not listened to.
+Rule 3: a client that does not read its replies, or has asked very much that is not
+        answered yet, is not listened to.
 """
 
 import os
@@ -23,6 +24,7 @@ from .errors import ProtocolError
 FRAMES_A_TURN = 8               # half a MiB; then others have their turn
 RECEIVE_BYTES = 64 * 1024
 OUT_MAX = 1 << 20               # rule 3
+PENDING_MAX = 2048              # requests that are not answered yet: more than there are sessions
 
 
 CLOSED_BY_CLIENT = "closed by the client"
@@ -46,6 +48,7 @@ class Connection:
         self.cursor = None
         self.waits = []                 # (session id, callable): ends that are awaited here
         self.sends = None               # the send whose body is awaited here
+        self.pending = 0                # requests that wait for their answer
         self.awaited_by = None          # the session that waits for this one to come and read
         self.ticket = os.urandom(8).hex()       # by which another connection means this one
         self.is_exit_told = False
@@ -201,7 +204,8 @@ class Connection:
         return (WRITABLE if is_more else 0) | (READABLE if self._is_listened_to() else HANGUP)
 
     def _is_listened_to(self):
-        return self._out_bytes <= OUT_MAX and not self._owner.is_input_full(self)
+        return self._out_bytes <= OUT_MAX and self.pending < PENDING_MAX \
+            and not self._owner.is_input_full(self)
 
     def update_interest(self):
         """Whether this client is listened to may have changed."""

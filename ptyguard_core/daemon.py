@@ -24,7 +24,7 @@ import time
 from . import frames, guardwire as wire, requests
 from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
-from .connection import Connection, is_hangup
+from .connection import PENDING_MAX, Connection, is_hangup
 from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
                      Unreachable, UsageError)
 from .guardlink import GuardLink
@@ -970,7 +970,12 @@ class Daemon:
         if not isinstance(serial, (int, str)) or len(str(serial)) > SERIAL_MAX:
             serial = None               # a late reply must not fail for want of room
 
+        client.pending += 1
+
         def reply(error=None, **ok):
+            client.pending -= 1
+            if client.pending == PENDING_MAX - 1:
+                self.loop.soon(client.update_interest)
             if error is None:
                 client.send(frames.REPLY, id=serial, ok=ok)
             else:

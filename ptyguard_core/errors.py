@@ -153,8 +153,8 @@ def _by_kind(cls):
 
 def from_wire(fields):
     """The error that `to_wire` described; an unknown kind is a plain failure."""
-    details = dict(fields)
-    kind = details.pop("kind", "failed")
+    details = dict(fields) if isinstance(fields, dict) else {}
+    kind = str(details.pop("kind", "failed"))
     message = str(details.pop("message", "failed without a message"))
     hint = str(details.pop("hint", ""))
     error = _by_kind(PtyguardError).get(kind, PtyguardError)(message, hint, **details)

@@ -42,6 +42,7 @@ ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some
 CALLER_LIMIT_S = 120.0         # longer than any answer takes; silent ones make room
 CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
+CALLER_QUEUE_MAX = 256 * 1024  # of answers that it does not read
 QUARANTINE_DEATHS = 2
 # Without some in reserve no daemon could be started for the sessions there are.
 DESCRIPTOR_RESERVE = 48
@@ -812,6 +813,7 @@ class Guard:
             return
         link = Link(self.backend, self.loop, sock, self._on_caller_message,
                     self._on_caller_end, CALLER_MESSAGE_MAX)
+        link.queue_max = CALLER_QUEUE_MAX
         link.peer_pid = self.backend.peer_process(sock)
         self._callers.add(link)
         self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))

@@ -43,6 +43,7 @@ class Link:
     def raise_limit(self):
         """Take messages of any size that the wire allows from now on."""
         self._decoder.message_max = MESSAGE_MAX
+        self.queue_max = QUEUE_MAX
 
     def send(self, type_, serial=0, descriptors=(), **fields):
         """Queue one message; the descriptors stay the caller's."""

@@ -575,8 +575,6 @@ def resize_for_one_that_does_not_read(bystander):
     return [stuck, other]
 
 
-UNBOUNDED = pytest.mark.xfail(strict=True, reason="what one client has asked for and not got yet "
-                                                  "is counted nowhere")
 ONLY_BYTES = pytest.mark.xfail(strict=True, reason="typed input is bounded by its bytes, not by "
                                                    "what it costs")
 NOT_COUNTED = pytest.mark.xfail(strict=True, reason="events for a client that is stuck are counted "
@@ -585,8 +583,7 @@ NOT_COUNTED = pytest.mark.xfail(strict=True, reason="events for a client that is
 
 @pytest.mark.parametrize("attack", [
     pytest.param(type_nothings, marks=ONLY_BYTES), pytest.param(type_bytes, marks=ONLY_BYTES),
-    pytest.param(end_input_often, marks=UNBOUNDED), pytest.param(wait_often, marks=UNBOUNDED),
-    pytest.param(send_often, marks=UNBOUNDED), pytest.param(kill_often, marks=UNBOUNDED),
+    end_input_often, wait_often, send_often, kill_often,
     pytest.param(resize_for_one_that_does_not_read, marks=NOT_COUNTED)],
     ids=lambda attack: attack.__name__)
 def test_whoever_asks_without_end_costs_bounded_memory(attack):
@@ -762,7 +759,6 @@ def test_with_guard_sock_full_of_strangers_sessions_are_started_and_served(world
     bystander.check()
 
 
-@pytest.mark.xfail(strict=True, reason="the guard queues 64 MiB of answers for each caller")
 def test_a_stranger_that_reads_no_answers_costs_the_guard_bounded_memory():
     with World(under=MEMORY) as world, world.connect() as pg:
         bystander = Bystander(world, pg)
@@ -929,9 +925,6 @@ class Impostor:
                         peer.recv(65536)
 
 
-NO_OBJECT = pytest.mark.xfail(strict=True, reason="an error of a wrong shape is a traceback")
-
-
 @pytest.mark.parametrize("pieces", [
     [b"HTTP/1.1 400 Bad Request\r\n\r\n"], [b"\xff" * 100], [b"SSH-2.0-OpenSSH_9.2\r\n"],
     [frame(frames.WELCOME, b"[]")], [frame(frames.WELCOME, b"{")], [frame(frames.WELCOME, b"{}")],
@@ -939,11 +932,10 @@ NO_OBJECT = pytest.mark.xfail(strict=True, reason="an error of a wrong shape is 
     [struct.pack(">BI", frames.WELCOME, (1 << 32) - 1)],
     [refusal({"kind": "\x1b[31m", "message": "\x1b[31m\x9b31m", "hint": "\x1b]0;x\x07"})],
     [frames.control(frames.EVENT, {"event": "refused"})],
-    pytest.param([refusal(5)], marks=NO_OBJECT),
-    pytest.param([refusal({"kind": [], "message": {}, "hint": 5})], marks=NO_OBJECT),
+    [refusal(5)], [refusal({"kind": [], "message": {}, "hint": 5})],
     [WELCOME, b"\xff" * 50], [WELCOME, frame(frames.REPLY, b"nothing")],
     [WELCOME, frames.control(frames.REPLY, {"id": 1, "error": {"kind": "no such", "message": "\x1b[31m"}})],
-    pytest.param([WELCOME, frames.control(frames.REPLY, {"id": 1, "error": None})], marks=NO_OBJECT),
+    [WELCOME, frames.control(frames.REPLY, {"id": 1, "error": None})],
 ], ids=lambda pieces: ascii(pieces[-1][:24]))
 def test_a_server_that_is_no_daemon_of_ours_is_one_clear_sentence(pieces):
     with World(under=MEMORY) as world, Impostor(world, pieces):
@@ -955,8 +947,6 @@ def test_a_server_that_is_no_daemon_of_ours_is_one_clear_sentence(pieces):
         os.unlink(world.paths.client_socket)
 
 
-@pytest.mark.xfail(strict=True, reason="a request that is safe to ask again is asked for ever, "
-                                       "without a pause")
 def test_a_daemon_that_hangs_up_on_every_request_is_given_up_or_at_least_spared():
     with World(under=MEMORY) as world, Impostor(world, [WELCOME]) as impostor:
         asking = world.popen("ls", stderr=subprocess.PIPE)
