@@ -334,6 +334,9 @@ def test_a_hello_that_drips_in_is_cut_off_before_it_is_whole_and_a_request_that_
     bystander.check()
 
 
+# Raw: what is typed is no signal, no end of file and no Ctrl-S.
+MIRROR = ["sh", "-c", "stty raw -echo; echo ready; exec cat"]
+
 ACTIONS = st.one_of(
     st.tuples(st.just("connect")), st.tuples(st.just("hang up")), st.tuples(st.just("half a frame")),
     st.tuples(st.just("type"), st.binary(max_size=300)),
@@ -357,7 +360,7 @@ ACTIONS = st.one_of(
 def test_peers_that_go_away_in_the_middle_of_anything_leave_nothing_undone_for_the_others(
         bystander, pg, path, script):
     for name in ("one", "two"):
-        pg.ensure(name, ["cat"])
+        pg.ensure(name, MIRROR).wait_for(b"ready", LIMIT_S)
     connections = {}
     for number, target, action in script:
         act(connections, path, number, target, *action)
@@ -371,7 +374,7 @@ def test_peers_that_go_away_in_the_middle_of_anything_leave_nothing_undone_for_t
 def can_be_typed_at(pg, name):
     """Whether what is sent comes back; not yet, if the session's end is still under way."""
     try:
-        session = pg.ensure(name, ["cat"])
+        session = pg.ensure(name, MIRROR)
         session.send(b"mine\n", timeout_s=LIMIT_S)
         return session.wait_for(b"mine", LIMIT_S)
     except (errors.NoSuchSession, errors.SessionExists):
@@ -397,7 +400,7 @@ def act(connections, path, number, target, what, *words):
     elif what == "ask":
         verb, fields = words
         if verb == "start":
-            fields = dict(fields, name=target, argv=["cat"], env=["PATH=" + os.defpath])
+            fields = dict(fields, name=target, argv=MIRROR, env=["PATH=" + os.defpath])
         connection.request(verb, **dict(fields, target=target))
 
 
