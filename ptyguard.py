@@ -371,7 +371,7 @@ class _Call:
     def _maybe_remove(self, session):
         if self.get("rm"):
             try:
-                self.client.request("rm", target="@" + session["id"])
+                self.client.remove("@" + session["id"], tombstone=False)
             except NoSuchSession:
                 pass                    # somebody was quicker
 
@@ -694,13 +694,44 @@ class _Call:
             _print(f"{session['name']} @{session['id']} (output only)")
 
     def rm(self):
-        """Kill and forget."""
-        names = self.command.names
+        """Kill, forget, and mark as destroyed."""
         if self.get("ended"):
             from ptyguard_core.report import LIVING
             names = ["@" + s["id"] for s in self.client.request("ls")["sessions"]
                      if s["state"] not in LIVING]
-        return self._each(names, lambda name: self.client.request("rm", target=name)["session"])
+            return self._each(names, lambda name: self._remove(name, False))
+        return self._each(self.command.names,
+                          lambda name: self._remove(name, not self.get("no_tombstone")))
+
+    def _remove(self, name, leaves_tombstone):
+        ok = self.client.remove(name, leaves_tombstone)
+        if not ok["known"] and not self.get("ended"):
+            near = f" (did you mean {' or '.join(ok['near'])}?)" if ok["near"] else ""
+            self.say(f"no such session: {name}{near}"
+                     + ("; it counts as destroyed from now on" if leaves_tombstone else ""))
+        told = {"name": None if name.startswith("@") else name, "exit": None,
+                "id": name[1:] if name.startswith("@") else None}
+        return dict(ok["session"] or told, known=ok["known"], tombstone=leaves_tombstone)
+
+    def reconcile(self):
+        """An authority says which sessions live."""
+        live = self.command.names
+        if self.get("live_file") is not None:
+            live = _names_in(self.get("live_file"))
+        fields = {} if self.get("idle") is None else {"idle_s": self.get("idle")}
+        is_rehearsal = bool(self.get("dry_run"))
+        ok = self.client.reconcile(live, dry_run=is_rehearsal, **fields)
+        if self.get("json"):
+            _print(_as_json(items=ok["items"], inconclusive=ok["inconclusive"],
+                            dry_run=is_rehearsal))
+        else:
+            for item in ok["items"]:
+                name = item["name"] or "-"
+                _print(f"{item['action']:<6} {name} @{item['id']}: {_printable(item['reason'])}")
+        if ok["inconclusive"]:
+            self.say("inconclusive: too many of the sessions look dead at once, so the list is not "
+                     "believed; nothing was done")
+        return 1 if ok["inconclusive"] or any(i["action"] == "failed" for i in ok["items"]) else 0
 
     def _each(self, names, act):
         """Do it for all; the first failure's code, all failures told."""
@@ -708,8 +739,11 @@ class _Call:
         for name in names:
             try:
                 session = act(name)
-                results.append({"name": session["name"], "id": session["id"],
-                                "exit": session["exit"], "error": None})
+                result = {"name": session["name"], "id": session["id"], "exit": session["exit"],
+                          "error": None}
+                result.update((key, session[key]) for key in ("known", "tombstone")
+                              if key in session)
+                results.append(result)
             except PtyguardError as error:
                 first = first or error
                 results.append({"name": name, "exit": None,
@@ -895,7 +929,7 @@ class _Call:
         "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
         "info": info, "has": has, "send": send, "key": key, "log": log, "wait": wait,
         "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
-        "prune": prune, "status": status, "version": version,
+        "prune": prune, "reconcile": reconcile, "status": status, "version": version,
         "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
         "daemon restart": daemon_restart, "daemon log": daemon_log, "doctor": doctor,
@@ -949,6 +983,26 @@ def _update_facts(running):
     return {"pending": is_newer, "running": running,
             "newest": __version__ if is_newer or running is None else running,
             "deferred_reason": None}
+
+
+def _names_in(path):
+    """The names that a file holds, one a line; `-` is standard input."""
+    if path == "-":
+        data = _read_stdin()
+    else:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise PtyguardError(f"cannot read {path}: {error.strerror}",
+                                hint="without the list nothing is done") from None
+    words = [line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines()]
+    return [word for word in words if word and not word.startswith("#")]
+
+
+def _printable(text):
+    from ptyguard_core.report import printable
+    return printable(text)
 
 
 class _Verbatim:

@@ -26,7 +26,13 @@ RECONNECT_LIMIT_S = 30.0
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
 REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "attach", "read", "resize",
-                        "wait", "collect", "kill", "detach", "log_at", "log_error", "log_done"))
+                        "wait", "collect", "kill", "detach", "reconcile", "log_at", "log_error",
+                        "log_done"))
+
+
+def is_repeatable(verb, target):
+    """Whether asking this twice is asking it once; `rm` of an id, which is for life, is."""
+    return verb in REPEATABLE or verb == "rm" and isinstance(target, str) and target[:1] == "@"
 
 
 class Channel:
@@ -234,7 +240,7 @@ class Channel:
                     self.connect()
                 return self.await_reply(self.ask(verb, **fields), left)
             except (EOFError, ConnectionError):
-                if verb not in REPEATABLE:
+                if not is_repeatable(verb, fields.get("target")):
                     self.close()
                     raise Unreachable(f"the daemon went away during `{verb}`",
                                       hint="what was asked may or may not have been done") from None

@@ -25,6 +25,7 @@ from . import frames, guardwire as wire, requests
 from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import Connection
+from .destroying import Endings
 from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
                      Unreachable, UsageError)
 from .guardlink import GuardLink
@@ -40,6 +41,7 @@ from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HEL
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
 from .terminal import QueryAnswerer
+from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, session_mark
 from .version import OURS
 
@@ -72,6 +74,7 @@ class Daemon:
         self.sessions = {}                  # id -> Session
         self.clients = set()
         self.registry = None
+        self.tombstones = None
         self.guard = GuardLink(backend, self.loop, paths, journal, program, settings, self)
         self.instance = os.urandom(8).hex()
         self.started_at = time.time()
@@ -87,6 +90,7 @@ class Daemon:
         self._sends = {}                    # session id -> Sends, the first has its turn
         self._killings = {}                 # session id -> (Killing, callables)
         self.restarts = Restarts(self)
+        self.endings = Endings(self)
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self._answerers = {}                # session id -> QueryAnswerer
@@ -129,6 +133,7 @@ class Daemon:
     def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
         records = self._open_registry()
+        self._open_tombstones()
         for id_, offer in offers.items():
             self._adopt(id_, offer)
             self.guard.confirm(id_)
@@ -143,6 +148,8 @@ class Daemon:
             self._listen()
         for session in list(self.sessions.values()):
             self.resume(session)
+        for session in list(self.sessions.values()):
+            self.endings.adopt(session)
         self.prune()
         self._watch_idleness()
 
@@ -153,8 +160,10 @@ class Daemon:
             return
         self._adopt(id_, offer)
         self.guard.confirm(id_)
-        self.resume(self.sessions[id_])
-        self.tell_started(self.sessions[id_], None)
+        session = self.sessions[id_]
+        self.resume(session)
+        self.endings.adopt(session)
+        self.tell_started(session, None)
 
     def _open_registry(self):
         """The records on disk; sessions matter more than records of ended ones."""
@@ -166,6 +175,19 @@ class Daemon:
             self.log("records_not_loaded", error=error.message)
             self.registry = NoRegistry(error)
             return {}
+
+    def _open_tombstones(self):
+        try:
+            files = TombstoneFiles(self.paths.state, self.wall_clock,
+                                   lambda: os.urandom(6).hex(), self.log)
+        except StateUnusable as error:
+            self.log("tombstones_not_loaded", error=error.message)
+            files = NoRegistry(error)
+        self.tombstones = Tombstones(files, self.wall_clock, self.log)
+        try:
+            self.tombstones.load()
+        except StateUnusable as error:
+            self.log("tombstones_not_loaded", error=error.message)
 
     def _take_over_records(self, records):
         """Sessions that only the disk knows: ended ones, and those that are lost."""
@@ -187,7 +209,7 @@ class Daemon:
 
     def _adopt(self, id_, offer):
         fields = offer.fields
-        record, holders = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
+        record, holders, ending = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
         record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
         if fields.get("spawn_number", 0) > record.get("spawn", 1):
             # It was restarted, and whoever asked for that died before it could note so.
@@ -195,6 +217,7 @@ class Daemon:
                           reason=None, collected=False)
         session = self.sessions[id_] = Session(record)
         session.launch = fields.get("launch", b"")
+        session.ending = ending
         self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
@@ -236,6 +259,7 @@ class Daemon:
 
     def resume(self, session):
         """Begin to read an adopted session, once its holders are back or had their time."""
+        session.active_at = self.loop.clock()   # when it was before that is not known
         if session.master >= 0:
             self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         self.logs.begin(session)
@@ -299,6 +323,7 @@ class Daemon:
 
         total, answer = session.pump(self.backend.read_terminal, before_commit, reads)
         if total:
+            session.active_at = self.loop.clock()
             self._answer_queries(session, total)
             for cursor in list(session.cursors):
                 cursor.owner.flush()
@@ -328,6 +353,7 @@ class Daemon:
         if session.master < 0:
             session.drop_input()
         elif session.input and self._is_serving:
+            session.active_at = self.loop.clock()
             was_full = session.is_full()
             session.is_blocked = not session.write_input(
                 self.backend.write_terminal, lambda: self.backend.end_of_input(session.master),
@@ -491,10 +517,12 @@ class Daemon:
 
     def _records_to_keep(self):
         return {id_: session.record for id_, session in self.sessions.items()
-                if session.is_living or not self.logs.is_pending(session)}
+                if session.is_living
+                or not (self.logs.is_pending(session) or session.record.get("kill_pending"))}
 
     def prune(self):
         """Let go of what is past its keeping, and look again when the next one is."""
+        self.tombstones.sweep()
         gone, emptied = self.past_keeping()
         for session in gone:
             self.log("session_expired", session=session.id, name=session.name)
@@ -518,6 +546,7 @@ class Daemon:
     def forget(self, session):
         """Drop an ended session: its output, its record, its clients."""
         self.logs.forget(session)
+        self.endings.forget(session)
         for cursor in list(session.cursors):
             client = cursor.owner
             client.send(frames.EVENT, event="removed", session=session.name)
@@ -618,6 +647,7 @@ class Daemon:
             return
         session.ring_fd, session.master = message.descriptors
         session.happen(SPAWNED)
+        session.active_at = self.loop.clock()
         self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         try:
             self.registry.write(record)
@@ -656,7 +686,8 @@ class Daemon:
                 self.logs.when_written(other, lambda gone=other: self._forget_ended(gone))
 
     def _forget_ended(self, session):
-        if not session.is_living and session.id in self.sessions:
+        if not session.is_living and session.id in self.sessions \
+                and not session.record.get("kill_pending"):
             self.forget(session)
 
     def start_failed(self, session, error):
@@ -815,24 +846,24 @@ class Daemon:
         for group in groups - {None}:
             self.backend.signal_group(group, signum)
 
-    def kill(self, session, grace_s, act, takes_orphans=False):
+    def kill(self, session, grace_s, act, takes_orphans=False, seen=()):
         """End the whole tree; `act(error or None)` when that is confirmed or given up.
 
         `takes_orphans`: also programs that made themselves daemons, known by the session's
-        id in their environment.
+        id in their environment.  `seen`: (pid, start) of who outlived an earlier kill.
         """
         if session.id in self._killings:
             self._killings[session.id][1].append(act)
             return
         if session.state == STARTING:
             self.when_started(session, lambda error: act(None) if error else
-                              self.kill(session, grace_s, act, takes_orphans))
+                              self.kill(session, grace_s, act, takes_orphans, seen))
             return
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
         spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
         killing = Killing(self.backend, session.record["pid"], terminal, spared, grace_s,
                           self.loop.clock(), session.record.get("pid_start") or None,
-                          session_mark(session.id) if takes_orphans else None)
+                          session_mark(session.id) if takes_orphans else None, seen)
         self._killings[session.id] = (killing, [act])
         self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
         self._step_killing(session)
@@ -853,7 +884,8 @@ class Daemon:
             self.log("kill_done", session=session.id)
             self.when_ended(session, lambda: [act(None) for act in acts])
             return
-        pids = sorted(pid for pid, _ in killing.survivors)
+        session.survivors = sorted(killing.survivors)
+        pids = [pid for pid, _ in session.survivors]
         self.log("kill_failed", session=session.id, survivors=pids)
         why = f"processes {', '.join(map(str, pids))} live on" if pids \
             else "its end is not confirmed"
@@ -1044,7 +1076,7 @@ class Daemon:
         if self._is_leaving or not session.is_living:
             return
         self.log("killed_for_hangup", session=session.id)
-        self.kill(session, requests.GRACE_S, lambda _error: None, takes_orphans=True)
+        self.endings.kill(session, requests.GRACE_S, lambda _error: None, takes_orphans=True)
 
     # -- what must outlive us ------------------------------------------------------------
 
@@ -1055,6 +1087,10 @@ class Daemon:
             self.registry.write(session.record)
         except (StateUnusable, UsageError) as error:
             self.log("record_not_written", session=session.id, error=error.message)
+
+    def note_ending(self, session):
+        """What is to become of it has to outlive us."""
+        self._send_blob(session)
 
     def _note_holders(self, session):
         if session.holders() != session.noted_holders:
@@ -1103,8 +1139,9 @@ class Daemon:
 
     def _watch_idleness(self):
         """Without a living session, kept output and clients for long enough: leave (C-304)."""
-        is_idle = self._is_serving and self.idle_exit_s and not self.clients and not any(
-            session.is_living or session.ring for session in self.sessions.values())
+        is_idle = self._is_serving and self.idle_exit_s and not self.clients \
+            and not self.endings.is_pending() and not any(
+                session.is_living or session.ring for session in self.sessions.values())
         if not is_idle and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -1145,23 +1182,25 @@ class Daemon:
 
 
 def _blob(session):
-    return json.dumps({"record": session.record, "holders": session.noted_holders},
-                      separators=(",", ":")).encode("ascii")
+    return json.dumps({"record": session.record, "holders": session.noted_holders,
+                       "ending": session.ending}, separators=(",", ":")).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
-    """(record, number of holders); a blob that cannot be used costs the name, not the session."""
+    """(record, number of holders, what is to become of it); a blob that cannot be used costs
+    the name, not the session."""
     try:
         fields = json.loads(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
         if not shape_fault(record) and record["id"] == id_:
-            return record, holders
+            ending = fields.get("ending")
+            return record, holders, ending if isinstance(ending, dict) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
             "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
             "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
-            "restart": "never", "collected": False}, 0
+            "restart": "never", "collected": False}, 0, None
 
 
 def main(backend, argv, binary):
