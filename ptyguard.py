@@ -398,7 +398,7 @@ class _Call:
     def _maybe_remove(self, session):
         if self.get("rm"):
             try:
-                self.client.request("rm", target="@" + session["id"])
+                self.client.remove("@" + session["id"], tombstone=False)
             except NoSuchSession:
                 pass                    # somebody was quicker
 
@@ -731,11 +731,41 @@ class _Call:
             _print(f"{session['name']} @{session['id']} (output only)")
 
     def rm(self):
-        """Kill and forget."""
+        """Kill, forget, and mark as destroyed."""
         if self.get("ended"):
-            return self._each_at_once(self._listed(is_living=False), "rm")
-        return self._each(self.command.names, lambda name: self.client.request(
-            "rm", self.get("timeout"), target=name)["session"])
+            return self._each_at_once(self._listed(is_living=False), "rm", {"tombstone": False})
+        return self._each(self.command.names, self._remove)
+
+    def _remove(self, name):
+        leaves_tombstone = not self.get("no_tombstone")
+        ok = self.client.remove(name, leaves_tombstone, self.get("timeout"))
+        if not ok["known"]:
+            near = f" (did you mean {' or '.join(ok['near'])}?)" if ok["near"] else ""
+            self.say(f"no such session: {name}{near}"
+                     + ("; it counts as destroyed from now on" if leaves_tombstone else ""))
+        told = {"name": None if name.startswith("@") else name, "exit": None,
+                "id": name[1:] if name.startswith("@") else None}
+        return dict(ok["session"] or told, known=ok["known"], tombstone=leaves_tombstone)
+
+    def reconcile(self):
+        """An authority says which sessions live."""
+        live = self.command.names
+        if self.get("live_file") is not None:
+            live = _names_in(self.get("live_file"))
+        fields = {} if self.get("idle") is None else {"idle_s": self.get("idle")}
+        is_rehearsal = bool(self.get("dry_run"))
+        ok = self.client.reconcile(live, dry_run=is_rehearsal, **fields)
+        if self.get("json"):
+            _print(_as_json(items=ok["items"], inconclusive=ok["inconclusive"],
+                            dry_run=is_rehearsal))
+        else:
+            for item in ok["items"]:
+                name = item["name"] or "-"
+                _print(f"{item['action']:<6} {name} @{item['id']}: {_printable(item['reason'])}")
+        if ok["inconclusive"]:
+            self.say("inconclusive: too many of the sessions look dead at once, so the list is not "
+                     "believed; nothing was done")
+        return 1 if ok["inconclusive"] or any(i["action"] == "failed" for i in ok["items"]) else 0
 
     def _each_at_once(self, targets, verb, fields=None):
         """The same for all that were listed, asked together: hundreds take no longer than one."""
@@ -761,8 +791,11 @@ class _Call:
         for name in names:
             try:
                 session = act(name)
-                results.append({"name": session["name"], "id": session["id"],
-                                "exit": session["exit"], "error": None})
+                result = {"name": session["name"], "id": session["id"], "exit": session["exit"],
+                          "error": None}
+                result.update((key, session[key]) for key in ("known", "tombstone")
+                              if key in session)
+                results.append(result)
             except PtyguardError as error:
                 if were_listed and isinstance(error, NoSuchSession):
                     continue
@@ -982,7 +1015,7 @@ class _Call:
         "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
         "info": info, "has": has, "send": send, "key": key, "log": log, "wait": wait,
         "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
-        "prune": prune, "status": status, "version": version,
+        "prune": prune, "reconcile": reconcile, "status": status, "version": version,
         "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
         "daemon restart": daemon_restart, "daemon log": daemon_log, "link": link,
@@ -1038,6 +1071,26 @@ def _update_facts(running):
     return {"pending": is_newer, "running": running,
             "newest": __version__ if is_newer or running is None else running,
             "deferred_reason": None}
+
+
+def _names_in(path):
+    """The names that a file holds, one a line; `-` is standard input."""
+    if path == "-":
+        data = _read_stdin()
+    else:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise PtyguardError(f"cannot read {path}: {error.strerror}",
+                                hint="without the list nothing is done") from None
+    words = [line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines()]
+    return [word for word in words if word and not word.startswith("#")]
+
+
+def _printable(text):
+    from ptyguard_core.report import printable
+    return printable(text)
 
 
 class _Verbatim:

@@ -29,7 +29,13 @@ REPEAT_PAUSE_S = 0.5           # between those, after the first ten
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
 REPEATABLE = frozenset(("ls", "info", "status", "resolve", "start", "attach", "read", "resize",
-                        "wait", "collect", "kill", "detach", "own", "log_at", "log_error", "log_done"))
+                        "wait", "collect", "kill", "detach", "own", "reconcile", "log_at",
+                        "log_error", "log_done"))
+
+
+def is_repeatable(verb, target):
+    """Whether asking this twice is asking it once; `rm` of an id, which is for life, is."""
+    return verb in REPEATABLE or verb == "rm" and isinstance(target, str) and target[:1] == "@"
 
 
 class Channel:
@@ -243,7 +249,7 @@ class Channel:
                     self.connect()
                 return self.await_reply(self.ask(verb, **fields), left)
             except (EOFError, ConnectionError):
-                if verb not in REPEATABLE or fields.get("signal") is not None:
+                if not is_repeatable(verb, fields.get("target")) or fields.get("signal") is not None:
                     self.close()
                     raise Unreachable(f"the daemon went away during `{verb}`",
                                       hint="what was asked may or may not have been done") from None

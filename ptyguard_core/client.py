@@ -27,7 +27,7 @@ from .waiting import wait_for, wait_idle
 TYPE_CHECKING = False
 if TYPE_CHECKING:               # never at run time: `typing` costs as much as all the rest
     import re
-    from typing import (Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union)
+    from typing import (Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union)
 
     Text = Union[str, bytes]
     Exit = Dict[str, Any]
@@ -97,8 +97,36 @@ class Client:
         return [Session(self, facts) for facts in self.request("ls")["sessions"]]
 
     def session(self, target: str) -> Session:
-        """The session of that name (exact) or `@ID`; raises NoSuchSession."""
+        """The session of that name (exact) or `@ID`; raises NoSuchSession, SessionDestroyed."""
         return Session(self, self.request("resolve", target=target)["session"])
+
+    def remove(self, target: str, tombstone: bool = True,
+               timeout_s: Optional[float] = None) -> Dict[str, Any]:
+        """Destroy what that name or `@ID` means, and leave a tombstone, also when there is nothing.
+
+        Idempotent.  Gives `session` (its facts, None when there was none), `known` (False when
+        nobody has ever had it), `tombstone`, `near` (names that may have been meant).
+        """
+        fields: Dict[str, Any] = {}
+        if not target.startswith("@"):
+            try:                # by its id it can be asked again, and never hits a newer one
+                facts = self.request("resolve", target=target)["session"]
+                target, fields = "@" + facts["id"], {"name": facts["name"]}
+            except NoSuchSession:
+                pass
+        return self.request("rm", timeout_s, target=target, tombstone=tombstone, **fields)
+
+    def reconcile(self, live: Iterable[str], idle_s: float = 60.0,
+                  dry_run: bool = False) -> Dict[str, Any]:
+        """Destroy the sessions that `live` (names, `@ID`s) does not hold and nobody uses, and
+        lift the tombstones of names that it holds.
+
+        Never one with a client, with another program than its own in the foreground, or that
+        was active in the last `idle_s`.  Gives `items`, a list of dicts with `name`, `id`,
+        `action` ("drop", "keep", "lift", "failed") and `reason`, and `inconclusive`: too many
+        looked dead at once, and nothing was done.
+        """
+        return self.request("reconcile", live=list(live), idle=idle_s, dry_run=dry_run)
 
     @property
     def welcome(self) -> Dict[str, Any]:
@@ -259,6 +287,7 @@ class Session:
         """Send people's clients away; returns when they have left."""
         self._ask("detach")
 
-    def remove(self) -> None:
-        """Kill if it lives, and forget it."""
-        self._ask("rm")
+    def remove(self, tombstone: bool = True) -> None:
+        """Kill if it lives, forget it, and leave a tombstone.  Idempotent."""
+        told = self._client.request("rm", target=self._target, name=self.name, tombstone=tombstone)
+        self.facts = told["session"] or self.facts

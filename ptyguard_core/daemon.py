@@ -25,6 +25,7 @@ from . import frames, guardwire as wire, requests
 from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import PENDING_MAX, Connection, is_hangup
+from .destroying import Endings
 from .errors import (LimitReached, ProtocolError, PtyguardError, RingCorrupt, StateUnusable,
                      Unreachable, UsageError)
 from .guardlink import GuardLink
@@ -41,6 +42,7 @@ from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HEL
                       NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
 from .terminal import QueryAnswerer
+from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
 
@@ -74,6 +76,7 @@ class Daemon:
         self.sessions = {}                  # id -> Session
         self.clients = set()
         self.registry = None
+        self.tombstones = None
         self.guard = GuardLink(backend, self.loop, paths, journal, program, settings, self)
         self.instance = os.urandom(8).hex()
         self.started_at = time.time()
@@ -90,6 +93,7 @@ class Daemon:
         self._killings = {}                 # session id -> (Killing, callables)
         self.processes = RecentProcesses(backend, self.loop.clock)
         self.restarts = Restarts(self)
+        self.endings = Endings(self)
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self.ownership = Ownership(self)
@@ -135,6 +139,7 @@ class Daemon:
     def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
         records = self._open_registry()
+        self._open_tombstones()
         for id_, offer in offers.items():
             self._adopt(id_, offer)
             self.guard.confirm(id_)
@@ -150,6 +155,8 @@ class Daemon:
             self._listen()
         for session in list(self.sessions.values()):
             self.resume(session)
+        for session in list(self.sessions.values()):
+            self.endings.adopt(session)
         self.prune()
         self._watch_idleness()
 
@@ -160,8 +167,10 @@ class Daemon:
             return
         self._adopt(id_, offer)
         self.guard.confirm(id_)
-        self.resume(self.sessions[id_])
-        self.tell_started(self.sessions[id_], None)
+        session = self.sessions[id_]
+        self.resume(session)
+        self.endings.adopt(session)
+        self.tell_started(session, None)
 
     def _open_registry(self):
         """The records on disk; sessions matter more than records of ended ones."""
@@ -173,6 +182,19 @@ class Daemon:
             self.log("records_not_loaded", error=error.message)
             self.registry = NoRegistry(error)
             return {}
+
+    def _open_tombstones(self):
+        try:
+            files = TombstoneFiles(self.paths.state, self.wall_clock,
+                                   lambda: os.urandom(6).hex(), self.log)
+        except StateUnusable as error:
+            self.log("tombstones_not_loaded", error=error.message)
+            files = NoRegistry(error)
+        self.tombstones = Tombstones(files, self.wall_clock, self.log)
+        try:
+            self.tombstones.load()
+        except StateUnusable as error:
+            self.log("tombstones_not_loaded", error=error.message)
 
     def _take_over_records(self, records):
         """Sessions that only the disk knows: ended ones, and those that are lost."""
@@ -194,7 +216,7 @@ class Daemon:
 
     def _adopt(self, id_, offer):
         fields = offer.fields
-        record, holders = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
+        record, holders, ending = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
         record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
         if fields.get("spawn_number", 0) > record.get("spawn", 1):
             # It was restarted, and whoever asked for that died before it could note so.
@@ -202,6 +224,7 @@ class Daemon:
                           reason=None, collected=False)
         session = self.sessions[id_] = Session(record)
         session.launch = fields.get("launch", b"")
+        session.ending = ending
         self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
@@ -245,6 +268,7 @@ class Daemon:
 
     def resume(self, session):
         """Begin to read an adopted session, once its holders are back or had their time."""
+        session.active_at = self.loop.clock()   # when it was before that is not known
         if session.master >= 0:
             self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         self.logs.begin(session)
@@ -309,6 +333,7 @@ class Daemon:
 
         total, answer = session.pump(self.backend.read_terminal, before_commit, reads)
         if total:
+            session.active_at = self.loop.clock()
             self._answer_queries(session, total)
             for cursor in list(session.cursors):
                 cursor.owner.flush()
@@ -338,6 +363,7 @@ class Daemon:
         if session.master < 0:
             session.drop_input()
         elif session.input and self._is_serving:
+            session.active_at = self.loop.clock()
             was_full = session.is_full()
             session.is_blocked = not session.write_input(
                 self.backend.write_terminal, lambda: self.backend.end_of_input(session.master),
@@ -503,10 +529,12 @@ class Daemon:
     def _records_to_keep(self):
         return {id_: session.record for id_, session in self.sessions.items()
                 if session.is_living or not (session.cursors or session.is_restarting
-                                             or self.logs.is_pending(session))}
+                                             or self.logs.is_pending(session)
+                                             or session.record.get("kill_pending"))}
 
     def prune(self):
         """Let go of what is past its keeping, and look again when the next one is."""
+        self.tombstones.sweep()
         gone, emptied = self.past_keeping()
         for session in gone:
             self.log("session_expired", session=session.id, name=session.name)
@@ -530,6 +558,7 @@ class Daemon:
     def forget(self, session):
         """Drop an ended session: its output, its record, its clients."""
         self.logs.forget(session)
+        self.endings.forget(session)
         for cursor in list(session.cursors):
             client = cursor.owner
             client.send(frames.EVENT, event="removed", session=session.name)
@@ -636,6 +665,7 @@ class Daemon:
             return
         session.ring_fd, session.master = message.descriptors
         session.happen(SPAWNED)
+        session.active_at = self.loop.clock()
         self.loop.watch(session.master, lambda bits: self._on_terminal(session, bits), 0)
         try:
             self.registry.write(record)
@@ -676,7 +706,8 @@ class Daemon:
                 self.logs.when_written(other, lambda gone=other: self._forget_ended(gone))
 
     def _forget_ended(self, session):
-        if session.is_over and session.id in self.sessions:
+        if session.is_over and session.id in self.sessions \
+                and not session.record.get("kill_pending"):
             self.forget(session)
 
     def start_failed(self, session, error):
@@ -837,24 +868,24 @@ class Daemon:
         for group in groups - {None}:
             self.backend.signal_group(group, signum)
 
-    def kill(self, session, grace_s, act, takes_orphans=False):
+    def kill(self, session, grace_s, act, takes_orphans=False, seen=()):
         """End the whole tree; `act(error or None)` when that is confirmed or given up.
 
         `takes_orphans`: also programs that made themselves daemons, known by the session's
-        id in their environment.
+        id in their environment.  `seen`: (pid, start) of who outlived an earlier kill.
         """
         if session.id in self._killings:
             self._killings[session.id][1].append(act)
             return
         if session.state == STARTING:
             self.when_started(session, lambda error: act(None) if error else
-                              self.kill(session, grace_s, act, takes_orphans))
+                              self.kill(session, grace_s, act, takes_orphans, seen))
             return
         terminal = self.backend.terminal_device(session.master) if session.master >= 0 else 0
         spared = [os.getpid(), self.guard.facts.get("guard_pid", 0)]
         killing = Killing(self.processes, session.record["pid"], terminal, spared, grace_s,
                           self.loop.clock(), session.record.get("pid_start") or None,
-                          session_mark(session.id) if takes_orphans else None)
+                          session_mark(session.id) if takes_orphans else None, seen)
         self._killings[session.id] = (killing, [act])
         self.log("kill_begun", session=session.id, name=session.name, grace_s=grace_s)
         self._step_killing(session)
@@ -879,7 +910,8 @@ class Daemon:
             self.log("kill_done", session=session.id)
             self.when_ended(session, lambda: [act(None) for act in acts])
             return
-        pids = sorted(pid for pid, _ in killing.survivors)
+        session.survivors = sorted(killing.survivors)
+        pids = [pid for pid, _ in session.survivors]
         self.log("kill_failed", session=session.id, survivors=pids)
         why, hint = (f"processes {', '.join(map(str, pids))} live on",
                      "look at them with ps; the session stays listed") if pids else \
@@ -1089,7 +1121,7 @@ class Daemon:
 
         self.log("killed_for_hangup", session=session.id)
         self.restarts.cancel(session)
-        self.kill(session, requests.GRACE_S, act, takes_orphans=True)
+        self.endings.kill(session, requests.GRACE_S, act, takes_orphans=True)
 
     # -- what must outlive us ------------------------------------------------------------
 
@@ -1115,6 +1147,10 @@ class Daemon:
                 self.save(self.sessions[id_])
                 if id_ in self._unsaved:
                     return                  # no room yet: the next try is due
+
+    def note_ending(self, session):
+        """What is to become of it has to outlive us."""
+        self._send_blob(session)
 
     def _note_holders(self, session):
         if session.holders() != session.noted_holders:
@@ -1175,8 +1211,9 @@ class Daemon:
 
     def _watch_idleness(self):
         """Without a living session, kept output and clients for long enough: leave (C-304)."""
-        is_idle = self._is_serving and self.idle_exit_s and not self.clients and not any(
-            session.is_living or session.ring for session in self.sessions.values())
+        is_idle = self._is_serving and self.idle_exit_s and not self.clients \
+            and not self.endings.is_pending() and not any(
+                session.is_living or session.ring for session in self.sessions.values())
         if not is_idle and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -1218,23 +1255,25 @@ class Daemon:
 
 
 def _blob(session):
-    return json.dumps({"record": session.record, "holders": session.noted_holders},
-                      separators=(",", ":")).encode("ascii")
+    return json.dumps({"record": session.record, "holders": session.noted_holders,
+                       "ending": session.ending}, separators=(",", ":")).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
-    """(record, number of holders); a blob that cannot be used costs the name, not the session."""
+    """(record, number of holders, what is to become of it); a blob that cannot be used costs
+    the name, not the session."""
     try:
         fields = json.loads(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
         if not shape_fault(record) and record["id"] == id_:
-            return record, holders
+            ending = fields.get("ending")
+            return record, holders, ending if isinstance(ending, dict) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
             "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
             "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
-            "restart": "never", "collected": False}, 0
+            "restart": "never", "collected": False}, 0, None
 
 
 def main(backend, argv, binary):

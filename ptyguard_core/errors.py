@@ -54,8 +54,8 @@ class Busy(PtyguardError):
     exit_code = 4
 
 
-class SessionDestroyed(PtyguardError):
-    """The session was removed on purpose and leaves a tombstone."""
+class SessionDestroyed(NoSuchSession):
+    """The session was removed on purpose, and its tombstone stands."""
 
     kind = "destroyed"
     exit_code = 5

@@ -26,6 +26,8 @@ Rule 4: one bad file costs one record.  It is set aside, not deleted, and
 Rule 5: decisions (`find`, `expired`, `lost`) are pure; they take the records as
         `load` returns them, a dict by id, and touch no disk.
 
+Tombstones (tombstones.py) lie in files of the same kind, in a directory of their own.
+
 What is not handled: two hosts or two daemons writing one directory.  Each host
 has its own directory and each directory one daemon.
 """
@@ -144,6 +146,15 @@ def _is_log(value):
         for field in ("base", "done", "missed", "pid"))
 
 
+def _is_pending_kill(value):
+    return (isinstance(value, dict) and _is_time(value.get("since"))
+            and _is_time(value.get("tried_at")) and isinstance(value.get("survivors"), list)
+            and all(isinstance(pair, list) and len(pair) == 2 and _is_whole(pair[0], 1, 0xFFFFFFFF)
+                    and _is_token(pair[1]) for pair in value["survivors"])
+            and all(value.get(flag) is None or type(value[flag]) is bool
+                    for flag in ("destroy", "tombstone", "orphans")))
+
+
 def is_valid_id(text):
     """Whether `text` can be a session's id; what is can never be a path."""
     return _is_text(text) and 4 <= len(text) <= 32 and _ID_CHARACTERS.issuperset(text)
@@ -177,17 +188,18 @@ FIELDS = {
     "ttl": _is_time,
     "size_policy": _is_text,
     "log": _is_log,
+    "kill_pending": _is_pending_kill,
 }
 REQUIRED = frozenset(("id", "name", "state", "created_at"))    # the rest may be null
 
 
-def shape_fault(record):
+def shape_fault(record, shapes=FIELDS, required=REQUIRED):
     """The first field of `record` that no reader could use, or "" if all is well."""
     if not isinstance(record, dict):
         return "not an object"
-    for field, is_right in FIELDS.items():
+    for field, is_right in shapes.items():
         value = record.get(field)
-        if value is None and field not in REQUIRED:
+        if value is None and field not in required:
             continue
         if not is_right(value):
             return f"field {field}"
@@ -198,20 +210,24 @@ class _BadRecord(Exception):
     """A file that is no record of ours; the message is the reason."""
 
 
-class Registry:
-    """The records of one directory; made, loaded and written by one daemon.
+class RecordFiles:
+    """The JSON files of one directory, one a record; made, loaded and written by one daemon.
 
+    A subclass says what they are of: `FOLDER`, and `fault_of(record)` as `shape_fault`.
     `last_error` is the text of the last write if it failed, else None.
     """
 
+    FOLDER = ""
+    fault_of = None
+
     def __init__(self, directory, clock, random_name, log):
-        """Use `directory`/sessions, made 0700 if missing.
+        """Use `FOLDER` in `directory`, made 0700 if missing.
 
         `clock()` is Unix seconds, `random_name()` unpredictable hexadecimal
         text, `log(event, **fields)` the journal.
         Raises StateUnusable when the directory is not ours alone.
         """
-        self._directory = os.path.join(directory, "sessions")
+        self._directory = os.path.join(directory, self.FOLDER)
         self._clock = clock
         self._random_name = random_name
         self._log = log
@@ -246,7 +262,7 @@ class Registry:
     def _read_or_set_aside(self, session_id):
         path = self._path(session_id)
         try:
-            return _parse(_read_private(path), session_id)
+            return _parse(_read_private(path), session_id, self.fault_of)
         except FileNotFoundError:
             return None
         except _BadRecord as bad:
@@ -290,7 +306,7 @@ class Registry:
         """
         session_id = check_id(record.get("id"))
         merged = {**self._on_disk.get(session_id, {}), **record}
-        fault = shape_fault(merged)
+        fault = self.fault_of(merged)
         if fault:
             raise UsageError(f"session {session_id} cannot be recorded: {fault} "
                              "is missing or not of its kind", field=fault)
@@ -360,6 +376,13 @@ class Registry:
 
     def _path(self, session_id):
         return os.path.join(self._directory, session_id + ".json")
+
+
+class Registry(RecordFiles):
+    """The records of sessions."""
+
+    FOLDER = "sessions"
+    fault_of = staticmethod(shape_fault)
 
 
 class NoRegistry:
@@ -509,7 +532,7 @@ def _serialise(record):
     return data + b"\n"
 
 
-def _parse(data, session_id):
+def _parse(data, session_id, fault_of):
     if not data.strip():
         raise _BadRecord("empty")
     try:
@@ -519,7 +542,7 @@ def _parse(data, session_id):
         raise _BadRecord(f"no JSON: {error}") from error
     except RecursionError as error:
         raise _BadRecord("no JSON: nested too deeply") from error
-    fault = shape_fault(record)
+    fault = fault_of(record)
     if fault:
         raise _BadRecord(f"wrong shape: {fault}")
     if record["id"] != session_id:
@@ -624,14 +647,18 @@ def find(records, target):
     session as soon as the right one has ended.
     Raises NoSuchSession with what may have been meant.
     """
-    if target.startswith("@"):
-        record = records.get(target[1:])
-        found = [] if record is None else [record]
-    else:
-        found = [record for record in records.values() if record["name"] == target]
-    if not found:
+    record = maybe_find(records, target)
+    if record is None:
         raise _no_such_session(records, target)
-    return max(found, key=_precedence)
+    return record
+
+
+def maybe_find(records, target):
+    """The same, None when there is none."""
+    if target.startswith("@"):
+        return records.get(target[1:])
+    return max((record for record in records.values() if record["name"] == target),
+               key=_precedence, default=None)
 
 
 def _precedence(record):

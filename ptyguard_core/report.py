@@ -101,11 +101,19 @@ def session_sheet(facts, now):
         ("input waiting", facts.get("input_queued") or None),
         ("clients", ", ".join(_viewer(viewer) for viewer in facts.get("viewers") or ()) or "none"),
         ("reason", facts.get("reason")),
+        ("kill", _pending_kill(facts.get("kill_pending"), now)),
         ("SSH agent", (facts.get("agent") or {}).get("target")),
     ]
     pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
     return [f"{printable(key) + ':':<22}{printable(value)}" for key, value in pairs
             if value is not None]
+
+
+def _pending_kill(pending, now):
+    if not pending:
+        return None
+    pids = ", ".join(map(str, pending["survivors"][:10])) or "its end"
+    return f"not confirmed since {age(now - pending['since'])} ({pids}), tried again every 5 minutes"
 
 
 def _log(log):

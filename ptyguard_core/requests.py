@@ -14,11 +14,15 @@ import os
 from . import frames
 from .agentlink import agent_path
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
-                     OutputGap, ProtocolError, PtyguardError, SessionExists, UsageError)
-from .registry import check_name, find, is_valid_id, suggest_name
+                     OutputGap, ProtocolError, PtyguardError, SessionDestroyed, SessionExists,
+                     UsageError)
+from .reconcile import IDLE_S, Pass
+from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
+                       suggest_name)
 from .ring import CAPACITY_MIN
 from .session import (ALWAYS, DRAINING, ENDED, LATEST, LEADER, LOST, NEVER, SIZE_POLICIES, STARTING,
                       Cursor, Session)
+from .tombstones import destroyed
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
 RING_BYTES_MAX = 1 << 30
@@ -34,6 +38,7 @@ START_WAIT_S = 30.0             # for a start that somebody else asked for (C-50
 LABELS_MAX = 64
 LABEL_LENGTH_MAX = 256          # of key and value: notes to oneself, no files
 TTL_MAX_S = 10 * 365 * 86400
+IDLE_MAX_S = TTL_MAX_S
 _FILE_BYTES_MAX = (1 << 63) - 1
 _LOG_ERROR_LENGTH_MAX = 1000
 
@@ -95,9 +100,8 @@ def _encode(text):
 def _target(daemon, fields):
     """The session that is meant (C-106): named, else the one we are in, else the only one."""
     named = _text(fields, "target")
-    records = {id_: session.record for id_, session in daemon.sessions.items()}
     if named is not None:
-        return daemon.sessions[find(records, named)["id"]]
+        return _find(daemon, named)
     inside = _text(fields, "inside")
     if inside in daemon.sessions and not daemon.sessions[inside].is_over:
         return daemon.sessions[inside]
@@ -109,6 +113,15 @@ def _target(daemon, fields):
     names = sorted(session.name for session in living)
     raise NoSuchSession(f"which session? {len(names)} live: {', '.join(names[:10])}"
                         + (", ..." if len(names) > 10 else ""), hint="name one")
+
+
+def _find(daemon, named):
+    records = {id_: session.record for id_, session in daemon.sessions.items()}
+    record = maybe_find(records, named)
+    session = None if record is None else daemon.sessions[record["id"]]
+    if (session is None or session.is_over) and daemon.endings.is_destroyed(named):
+        raise destroyed(named)
+    return session or daemon.sessions[find(records, named)["id"]]
 
 
 def _living_target(daemon, fields):
@@ -154,6 +167,7 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
     told["size_policy"] = record.get("size_policy") or LATEST
     title = session.look_for_title()
     told["title"] = None if title is None else title.decode("utf-8", "surrogateescape")
+    told["kill_pending"] = _pending_kill(record.get("kill_pending"))
     told["collected"] = bool(record.get("collected"))
     told["clients"] = sum(cursor.is_interactive or cursor.is_viewer for cursor in session.cursors)
     told["offsets"] = {"start": ring.start_offset, "end": ring.end_offset} if ring else None
@@ -161,6 +175,12 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
     told["log"] = log and {"path": log["path"], "error": log.get("error"),
                            "missed": log.get("missed", 0)}
     return told
+
+
+def _pending_kill(pending):
+    return pending and {"since": pending["since"], "tried_at": pending["tried_at"],
+                        "survivors": [pid for pid, _ in pending["survivors"]],
+                        "destroy": bool(pending.get("destroy"))}
 
 
 def _cut(words, limit):
@@ -226,10 +246,14 @@ def start(daemon, client, fields, reply):
         daemon.when_started(again, lambda error: reply(session=describe(again), created=True)
                             if error is None else reply(error=error))
         return
+    policy = fields.get("if_exists", "refuse")
+    present = None
     if name is not None:
         present = next((s for s in daemon.sessions.values()
                         if not s.is_over and s.name == name), None)
-        policy = fields.get("if_exists", "refuse")
+    if present is None:
+        daemon.endings.check_start(wanted["id"], name, policy)
+    if name is not None:
         if policy == "rejoin":
             rejoined = _find_to_rejoin(daemon, name, wanted["argv"], present)
             if rejoined is not None:
@@ -363,6 +387,7 @@ def _begin_start(daemon, client, wanted, reply):
     # A name that we choose discards no status that nobody has fetched yet.
     taken = [s.name for s in daemon.sessions.values()
              if s.is_living or not s.record.get("collected")]
+    taken += daemon.tombstones.names()
     argv = [item.decode("utf-8", "surrogateescape") for item in wanted["argv"]]
     cols, rows = wanted["size"]
     record = {
@@ -393,6 +418,8 @@ def _begin_start(daemon, client, wanted, reply):
     if link is not None:
         env[b"SSH_AUTH_SOCK"] = link
 
+    to_lift = daemon.endings.to_lift(session.name)
+
     def started(error):
         if error is not None:
             reply(error=error)
@@ -400,6 +427,7 @@ def _begin_start(daemon, client, wanted, reply):
         if not client.is_open:
             daemon.stop_awaiting(session)       # the reader that it waits for will not come
         client.awaited_by = session
+        daemon.tombstones.lift(to_lift)
         reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
 
     daemon.when_started(session, started)
@@ -772,11 +800,11 @@ def kill(daemon, _client, fields, reply):
         else:
             reply(error=error)
 
-    if signum is not None and session.is_living:
+    if signum is None:
+        daemon.endings.kill(session, grace, killed, takes_orphans)
+    elif session.is_living:
         daemon.signal(session, signum)
         reply(session=describe(session))
-    elif session.is_living or daemon.is_killing(session) or takes_orphans and signum is None:
-        daemon.kill(session, grace, killed, takes_orphans)
     else:
         killed(None)
 
@@ -800,7 +828,9 @@ def rename(daemon, _client, fields, reply):
     name = check_name(_text(fields, "name", ""))
     if any(other.name == name for other in daemon.sessions.values() if other is not session):
         raise SessionExists(f"session exists: {name}",
-                            hint=f"ptyguard rm {name} makes room, if it has ended")
+                            hint=f"ptyguard rm --no-tombstone {name} makes room, if it has ended")
+    if daemon.endings.is_destroyed(name):
+        raise destroyed(name)
     before = session.name
     session.record["name"] = name
     try:
@@ -831,29 +861,68 @@ def prune(daemon, _client, fields, reply):
 
 
 def rm(daemon, _client, fields, reply):
-    """Kill if it lives, then forget: record, output and status."""
+    """Kill if it lives, then forget record, output and status, and leave a tombstone; also of
+    what is not known."""
     _named(fields)
-    session = _target(daemon, fields)
+    leaves_tombstone = _field(fields, "tombstone", bool, True)
+    try:
+        session = _target(daemon, fields)
+    except NoSuchSession as error:
+        _mark_unknown(daemon, fields, leaves_tombstone)
+        reply(session=None, known=error.kind == SessionDestroyed.kind, tombstone=leaves_tombstone,
+              near=error.details.get("near", []))
+        return
+    told = describe(session)
 
-    def killed(error):
+    def gone(error):
         if error is not None:
             reply(error=error)
-            return
-        daemon.logs.when_written(session, written)
+        else:
+            reply(session=dict(told, **{key: describe(session)[key] for key in _AFTER_AN_END}),
+                  known=True, tombstone=leaves_tombstone, near=[])
 
-    def written():
-        if not session.is_over:
-            reply(error=Busy(f"session {session.name} was restarted meanwhile"))
-            return
-        told = describe(session)
-        daemon.forget(session)
-        reply(session=told)
+    daemon.endings.destroy(session, gone, leaves_tombstone)
 
-    daemon.restarts.cancel(session)
-    if session.is_living:
-        daemon.kill(session, GRACE_S, killed)
+
+# What the end of a session that is destroyed adds to what was known of it.
+_AFTER_AN_END = ("state", "exit", "ended_at", "reason")
+
+
+def _mark_unknown(daemon, fields, leaves_tombstone):
+    """A tombstone for a name or an id that no session has (C-701)."""
+    target, name = _text(fields, "target"), _text(fields, "name")
+    is_id = target.startswith("@")
+    check_id(target[1:]) if is_id else check_name(target)
+    if not leaves_tombstone:
+        return
+    standing = daemon.tombstones.find(target)
+    if standing is not None:            # its time begins anew
+        daemon.tombstones.add(standing["id"], standing["name"], standing.get("is_made_up", False))
+    elif is_id:
+        daemon.endings.mark(target[1:], name if is_valid_name(name) else None)
     else:
-        killed(None)
+        daemon.endings.mark(daemon.new_id(), target, is_made_up=True)
+
+
+def reconcile(daemon, _client, fields, reply):
+    """Drop what an authority's list does not hold and nobody uses; lift what it holds again."""
+    live = fields.get("live")
+    if not isinstance(live, list) or not all(isinstance(word, str) for word in live):
+        raise UsageError("request field live is not a list of names")
+    for word in live:
+        check_id(word[1:]) if word.startswith("@") else check_name(word)
+    is_rehearsal = _field(fields, "dry_run", bool, False)
+    idle_s = _seconds(fields, "idle", IDLE_MAX_S)
+
+    def done(plan):
+        reply(items=[item._asdict() for item in plan.items], dry_run=is_rehearsal,
+              inconclusive=not plan.is_conclusive)
+
+    one = Pass(daemon, live, IDLE_S if idle_s is None else idle_s, done)
+    if is_rehearsal:
+        done(one.plan())
+    else:
+        one.begin()
 
 
 # -- what a log's writer says; see logkeeper.py --------------------------------------------
@@ -896,4 +965,5 @@ def _logged_target(daemon, fields):
 
 VERBS = {verb.__name__: verb for verb in (
     ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
-    end_input, wait, collect, kill, restart, rename, own, prune, rm, log_at, log_error, log_done)}
+    end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
+    log_error, log_done)}

@@ -90,7 +90,7 @@ class Restarts:
         session.is_restarting = True
         acts = self._acts[session.id] = [act]
         self._daemon.loop.after(grace_s + PATIENCE_S, lambda: self._give_up(session, acts))
-        if session.is_living:
+        if session.is_living or session.record.get("kill_pending"):
             self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error))
         else:
             self.go_on(session)
@@ -139,8 +139,9 @@ class Restarts:
         request = decode_launch(session.launch)
         self._before[session.id] = {key: record.get(key) for key in _OF_AN_END}
         session.happen(RESTARTED)
-        record.update(exit=None, ended_at=None, reason=None, collected=False,
+        record.update(exit=None, ended_at=None, reason=None, collected=False, kill_pending=None,
                       spawn=record.get("spawn", 1) + 1)
+        self._daemon.endings.forget(session)
         request.update(spawn_number=record["spawn"], cols=record["size"]["cols"],
                        rows=record["size"]["rows"])
         self._daemon.log("session_restarting", session=session.id, name=session.name,

@@ -146,6 +146,9 @@ class Session:
         self.raw_exit = None            # (raw status, is known, at ms), for a new guard
         self.launch = b""               # what it was started with; see restarting.py
         self.is_restarting = False      # its end is nobody's exit
+        self.ending = None              # what is to become of it; see destroying.py
+        self.survivors = ()             # (pid, start) of whoever lived on after a kill
+        self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
         self._titles = TitleFinder()
         self._lines = LineFeeder()
 

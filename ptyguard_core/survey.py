@@ -131,7 +131,8 @@ def _files(paths):
               paths.daemon_lock, paths.daemon_log, paths.guard_log, os.path.join(paths.state, "place")}
     found = []
     for directory in dict.fromkeys((paths.state, paths.place, paths.copies,
-                                    os.path.join(paths.state, "sessions"))):
+                                    os.path.join(paths.state, "sessions"),
+                                    os.path.join(paths.state, "tombstones"))):
         for path in _paths_in(directory):
             kind, uid, mode, _ = _look(path)
             if kind == "link" and path.startswith(paths.agent_link("")):

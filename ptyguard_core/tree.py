@@ -103,7 +103,7 @@ class Killing:
     """
 
     def __init__(self, backend, leader, terminal, spared_pids, grace_s, now, leader_start=None,
-                 mark=None):
+                 mark=None, seen=()):
         self.survivors = set()
         self.is_done = False
         self._backend = backend
@@ -112,7 +112,7 @@ class Killing:
         self._terminal = terminal
         self._spared_pids = spared_pids
         self._mark = mark               # of orphans, or None: they are left alone
-        self._seen = (set(), set())
+        self._seen = (set(seen), set())         # (pid, start) of who outlived an earlier one
         self._look_s = LOOK_FIRST_S
         kill_at = now + grace_s
         term_at = min(now + TERM_AFTER_S, now + grace_s / 2)

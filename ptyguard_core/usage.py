@@ -300,6 +300,7 @@ def _timeout(what):
 
 USAGE = ("2", "the command line is wrong; nothing was done")
 NO_SESSION = ("3", "no such session")
+DESTROYED = ("5", "it was destroyed: start makes a new one")
 EXISTS = ("4", "a live session has that name")
 UNREACHABLE = ("6", "the daemon cannot be reached, or refuses us")
 TIMED_OUT = ("124", "timed out")
@@ -315,7 +316,7 @@ EXIT_CODES = (
     ("2", "the command line is wrong; nothing was done"),
     ("3", "no such session"),
     ("4", "it exists already, or live sessions forbid it"),
-    ("5", "kept for sessions that were destroyed; nothing returns it yet"),
+    ("5", "the session was destroyed (rm, reconcile)"),
     ("6", "the daemon cannot be reached, refuses us, or is incompatible"),
     ("75", "of run: detached or hung up (its terminal, or the reader of its output, has gone); "
            "the session lives on"),
@@ -396,7 +397,7 @@ _TABLE = (
                    "ptyguard run -n deploy --timeout 30m -- ./deploy.sh --all",
                    "ptyguard run -n nightly --rm --json -- ./backup"),
          exits=(("0-255", "the command's own, 128+N when signal N killed it"), USAGE,
-                ("4", "NAME lives and runs something else"), 
+                ("4", "NAME lives and runs something else"), DESTROYED,
                 ("75", "detached or hung up: the session lives on"), TIMED_OUT,
                 ("125", "any other failure of ours"), NOT_EXECUTABLE, NOT_FOUND)),
 
@@ -413,7 +414,7 @@ _TABLE = (
          examples=("ptyguard ensure web -- ./serve --port 8080",
                    "ptyguard ensure shell",
                    "ptyguard ensure bot --cwd /srv/bot --env MODE=live -- python3 bot.py"),
-         exits=(("0", "it lives"), ("1", "failed"), USAGE, UNREACHABLE,
+         exits=(("0", "it lives"), ("1", "failed"), USAGE, DESTROYED, UNREACHABLE,
                 NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("attach", STARTING, "take a session into this terminal",
@@ -436,7 +437,7 @@ _TABLE = (
                    "ptyguard attach web --create -- ./serve --port 8080"),
          exits=(("0", "detached"),
                 ("0-255", "it ended: its own status, 128+N for signal N"), ("1", "failed"),
-                USAGE, ("3", "no such session, or it has ended: see log"), 
+                USAGE, ("3", "no such session, or it has ended: see log"), DESTROYED,
                 UNREACHABLE, ("125", "a failure after attaching, or no terminal"))),
 
     Verb("detach", STARTING, "send a session's clients away",
@@ -449,8 +450,8 @@ _TABLE = (
                   Option("-s", "tmux's spelling of NAME", "NAME", tmux_target, key="target",
                          hidden=True)),
          examples=("ptyguard detach", "ptyguard detach build web"),
-         exits=(("0", "they have left"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE,
-                TIMED_OUT)),
+         exits=(("0", "they have left"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED,
+                UNREACHABLE, TIMED_OUT)),
 
     Verb("ls", TALKING, "list sessions",
          "ls [-a] [-q | --json]",
@@ -471,7 +472,7 @@ _TABLE = (
          arguments=(Argument("NAME", 0),),
          options=(JSON,),
          examples=("ptyguard info build", "ptyguard info build --json"),
-         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
 
     Verb("has", TALKING, "does a session live?  (exit status only)",
          "has NAME",
@@ -498,7 +499,7 @@ _TABLE = (
          examples=("ptyguard send build --enter 'make test'",
                    "ptyguard send build -- -x",
                    "ptyguard send build - < keys.txt"),
-         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION,
+         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE, TIMED_OUT)),
 
     Verb("key", TALKING, "press keys in a session, by their names",
@@ -520,7 +521,7 @@ _TABLE = (
          examples=("ptyguard key build C-c",
                    "ptyguard key edit Escape",
                    "ptyguard send-keys shell 'ls -l' Enter"),
-         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION,
+         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE, TIMED_OUT)),
 
     Verb("log", TALKING, "a session's output so far",
@@ -538,7 +539,7 @@ _TABLE = (
          examples=("ptyguard log build",
                    "ptyguard log build --tail 20 -f",
                    "ptyguard log build --raw --since 4096"),
-         exits=(("0", "done"), ("1", "failed, or output was missed"), USAGE, NO_SESSION,
+         exits=(("0", "done"), ("1", "failed, or output was missed"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE)),
 
     Verb("wait", TALKING, "wait for the end, for a text or for silence",
@@ -562,7 +563,7 @@ _TABLE = (
                    "ptyguard wait web --idle 500ms --json"),
          exits=(("0-255", "the session's own, 128+N for signal N"),
                 ("0", "the text or the silence came"),
-                ("1", "the session ended before it came"), USAGE, NO_SESSION, 
+                ("1", "the session ended before it came"), USAGE, NO_SESSION, DESTROYED,
                 TIMED_OUT, ("125", "any other failure of ours, or the status is unknown"))),
 
     Verb("resize", TALKING, "give a session's terminal a size",
@@ -571,7 +572,7 @@ _TABLE = (
          arguments=(Argument("NAME"), Argument("COLSxROWS")),
          options=(TMUX_TARGET,),
          examples=("ptyguard resize build 132x43", "ptyguard resize web 80x24"),
-         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, UNREACHABLE)),
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
 
     Verb("rename", TALKING, "give a session another name",
          "rename OLD NEW [--json]",
@@ -581,7 +582,7 @@ _TABLE = (
          arguments=(Argument("NAME"), Argument("NEW")),
          options=(JSON, TMUX_TARGET),
          examples=("ptyguard rename build build-1.4", "ptyguard rename @k3f9a2b7cdmn web"),
-         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION,
+         exits=(("0", "done"), ("1", "failed"), USAGE, NO_SESSION, DESTROYED,
                 ("4", "another session, which may have ended, has that name"), UNREACHABLE)),
 
     Verb("restart", TALKING, "run a session's command again",
@@ -594,7 +595,7 @@ _TABLE = (
                   _timeout("give up waiting after S"), JSON),
          examples=("ptyguard restart web", "ptyguard restart web --grace 30s"),
          exits=(("0", "it runs again"), ("1", "failed; an ended session stays as it was"), USAGE,
-                NO_SESSION, UNREACHABLE, TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND)),
+                NO_SESSION, DESTROYED, UNREACHABLE, TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND)),
 
     Verb("kill", ENDING, "end sessions, and keep their output and status",
          "kill NAME... | --all [OPTIONS]",
@@ -613,21 +614,47 @@ _TABLE = (
          examples=("ptyguard kill build",
                    "ptyguard kill build web --grace 30s",
                    "ptyguard kill --all --json"),
-         exits=(("0", "dead, or dead before"), ("1", "not confirmed dead"), USAGE, NO_SESSION,
+         exits=(("0", "dead, or dead before"), ("1", "not confirmed dead"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE, TIMED_OUT)),
 
-    Verb("rm", ENDING, "destroy sessions: kill, and forget",
-         "rm NAME... | --ended [--json]",
-         "Kill each session, if it lives, and forget its output and status.",
+    Verb("rm", ENDING, "destroy sessions: kill, forget, leave a tombstone",
+         "rm NAME... [--no-tombstone] | --ended [--json]",
+         "Kill each session, if it lives, and forget its output and status.  For 30 days\n"
+         "its name counts as destroyed: what only refers to it (attach, ensure, run, ...)\n"
+         "exits with 5, and start begins a new one.  A name that nobody has is marked too.",
          aliases=("destroy",),
          arguments=(Argument("NAME", 0, None),),
-         options=(Option("--ended", "all that have ended"), _timeout("give up waiting after S"),
-                  JSON),
+         options=(Option("--no-tombstone", "only kill and forget"),
+                  Option("--ended", "all that have ended; leaves no tombstones"),
+                  _timeout("give up waiting after S"), JSON),
          needs=(("NAME", "--ended"),),
-         excludes=(("--ended", "NAME"),),
-         examples=("ptyguard rm build", "ptyguard rm build web", "ptyguard rm --ended"),
-         exits=(("0", "gone"), ("1", "could not be ended: it is still there"), USAGE,
-                NO_SESSION, UNREACHABLE, TIMED_OUT)),
+         excludes=(("--ended", "NAME"), ("--ended", "--no-tombstone")),
+         examples=("ptyguard rm build", "ptyguard rm build web --no-tombstone",
+                   "ptyguard rm --ended"),
+         exits=(("0", "gone, or not there before"),
+                ("1", "could not be ended: it is still there, and it is tried again"), USAGE,
+                UNREACHABLE, TIMED_OUT)),
+
+    Verb("reconcile", ENDING, "destroy what an authority's list does not hold",
+         "reconcile --live NAME... | --live-file F [OPTIONS]",
+         "Somebody else knows which sessions are wanted.  Destroy those that are not in\n"
+         "the list and that nobody uses; lift the tombstones of names that are in it.\n"
+         "Never touched: sessions with clients, with another program than their own in\n"
+         "the foreground, or active in the last S.  If 5 or more, and more than half of\n"
+         "all, are not in the list, it is not believed and nothing is done.",
+         arguments=(Argument("NAME", 0, None),),
+         options=(Option("--live", "a name (or @ID) of the list; more may follow", "NAME",
+                         repeats=True),
+                  Option("--live-file", "the list as a file, one a line; - is standard input", "F"),
+                  Option("--idle", "quiet for so long counts as idle (60s)", "S", duration),
+                  Option("--dry-run", "only say what would be done"), JSON),
+         needs=(("--live", "--live-file"),),
+         excludes=(("--live", "--live-file"), ("NAME", "--live-file")),
+         examples=("ptyguard reconcile --live web db --dry-run",
+                   "ptyguard reconcile --live-file wanted.txt --idle 10m --json",
+                   "ptyguard reconcile --live-file - < wanted.txt"),
+         exits=(("0", "done"), ("1", "inconclusive, or some could not be ended"), USAGE,
+                UNREACHABLE)),
 
     Verb("prune", ENDING, "drop what is past its keeping",
          "prune [--dry-run] [--json]",
@@ -1009,6 +1036,12 @@ def _settle_send(command):
         raise UsageError("send takes --paste only with TEXT or -")
 
 
+def _settle_reconcile(command):
+    """`--live a b c`: the first is the option's, the others follow it."""
+    if command.get("live"):
+        command.names = command.options["live"] + command.names
+
+
 def _settle_resize(command):
     command.options["size"] = terminal_size(command.args[0])
 
@@ -1036,6 +1069,7 @@ SETTLERS = {
     "new": _settle_detached,
     "run": _settle_detached,
     "send": _settle_send,
+    "reconcile": _settle_reconcile,
     "resize": _settle_resize,
     "version": _settle_version,
     "help": _settle_help,

@@ -306,7 +306,8 @@ def test_kill_and_remove(pg):
                                      "signal": "SIGKILL"} and not is_alive(session.facts["pid"])
     session.kill()                              # it is dead: fine
     session.remove()
-    for act in (session.info, session.remove, session.wait, session.read,
+    session.remove()                            # it is gone: fine
+    for act in (session.info, session.kill, session.wait, session.read,
                 lambda: session.send(b"x")):
         with pytest.raises(ptyguard.NoSuchSession):
             act()

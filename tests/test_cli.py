@@ -297,7 +297,7 @@ def test_the_longest_name_and_every_character_of_the_rule_are_taken(world, pg):
 
 def test_a_name_is_matched_whole_and_near_ones_are_only_offered(world, pg, name):
     world.run("start", "-n", name, "--", "sleep", "1000", check=0)
-    for verb in (["info"], ["kill"], ["rm"], ["log"], ["wait"], ["send", "--enter"]):
+    for verb in (["info"], ["kill"], ["log"], ["wait"], ["send", "--enter"]):
         done = world.run(*verb, name[:-1], check=3)
         assert f"no such session: {name[:-1]}" in said(done)
         assert name in said(done)               # offered
@@ -853,8 +853,8 @@ def test_rm_ends_and_forgets(world, pg, name):
     session = pg.start(["sleep", "1000"], name)
     world.run("rm", name, check=0)
     assert not is_alive(session.facts["pid"])
-    world.run("info", name, check=3)
-    pg.start(["true"], name).wait(LIMIT_S)          # the name is free
+    world.run("info", name, check=5)
+    pg.start(["true"], name).wait(LIMIT_S)          # an explicit start takes it
     world.run("rm", name, check=0)
     assert name.encode() not in world.run("ls", "-aq", check=0).stdout
 
@@ -1037,7 +1037,8 @@ def all_verbs():
     from ptyguard_core.usage import VERBS
     words = {"info": ["x"], "has": ["x"], "send": ["x", "y"], "log": ["x"], "wait": ["x"],
              "kill": ["x"], "key": ["x", "y"], "new": ["-d"], "rename": ["x", "y"], "restart": ["x"],
-             "rm": ["x"], "resize": ["x", "80x24"], "ensure": ["x"], "attach": ["x"],
+             "rm": ["x"], "reconcile": ["--live", "x"], "resize": ["x", "80x24"], "ensure": ["x"],
+             "attach": ["x"],
              "detach": ["x"],
              "run": ["--", "true"]}
     quiet = ("help", "version", "completion")       # they need no directory

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from world import LIMIT_S, MEMORY, World, open_descriptors, wait_until
 
 from ptyguard_core import frames, requests
+from ptyguard_core.errors import SessionDestroyed
 
 # Not shrunk: a daemon that has died of an example would take its limit for each attempt.
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck),
@@ -334,7 +335,10 @@ VALUES = st.recursive(ODD, lambda inner: st.one_of(
 def victim(pg):
     """`victim()`: there is a living session of that name, for fuzzed requests to hit."""
     def make():
-        pg.ensure("victim", ["cat"])
+        try:
+            pg.ensure("victim", ["cat"])
+        except SessionDestroyed:        # a fuzzed `rm` hit it
+            pg.start(["cat"], "victim")
     return make
 
 

@@ -17,7 +17,7 @@ from ptyguard_core import errors
 from test_client_wire import Wire
 from world import LIMIT_S, MEMORY, World, wait_until
 
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck),
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck),
                phases=(Phase.explicit, Phase.generate), database=None)
 
 ARGUMENT_MAX = 32 * os.sysconf("SC_PAGESIZE") - 1      # MAX_ARG_STRLEN less the NUL, execve(2)
@@ -154,8 +154,8 @@ def test_pythons_own_variables_are_the_sessions_and_nobody_elses(world, tmp_path
 
 LIMITS = ("PTYGUARD_MAX_CLIENTS", "PTYGUARD_MAX_SESSIONS")
 SETTINGS = [(variable, value) for variable in ("PTYGUARD_MAX_SESSIONS", "PTYGUARD_IDLE_EXIT")
-            for value in ("", "0", "1e3", "9" * 400)] + [
-    ("PTYGUARD_MAX_CLIENTS", value) for value in ("0", "-1", "\x1b[31m", "1.5")] + [
+            for value in ("", "1e3", "9" * 400)] + [
+    ("PTYGUARD_MAX_CLIENTS", value) for value in ("0", "\x1b[31m", "1.5")] + [
     ("PTYGUARD_MAX_SESSIONS", "9" * 5000), ("PTYGUARD_IDLE_EXIT", "\u00b2")]
 
 
@@ -180,7 +180,7 @@ TARGETED = [["info"], ["log"], ["wait", "--timeout", "1"], ["has"], ["kill"], ["
 
 @pytest.mark.parametrize("verb", TARGETED, ids=" ".join)
 def test_a_name_that_cannot_be_one_is_an_error_that_shows_it_harmlessly(world, verb):
-    for word in HOSTILE_WORDS[::2]:
+    for word in HOSTILE_WORDS[::3]:
         rest = ["80x24"] if verb == ["resize"] else []
         options = ["--"] if word.startswith("-") and verb[0] not in ("start", "ensure") else []
         done = world.run(*verb, *options, "@" * (verb == ["log"]) + word, *rest)

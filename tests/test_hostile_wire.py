@@ -607,7 +607,7 @@ def test_whoever_asks_without_end_costs_bounded_memory(attack):
             bystander.echo()
             assert world.daemon_pid() == bystander.pids[1]
         finally:
-            os.kill(deaf.facts["pid"], signal.SIGKILL)
+            backend.signal_process(deaf.facts["pid"], deaf.facts["pid_start"], signal.SIGKILL)
             bystander.close()
 
 

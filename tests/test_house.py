@@ -36,6 +36,8 @@ HOUSE = {
     "agentlink": (2, "socket"),
     "connection": (2, ""),
     "supervise": (2, "daemon"),
+    "tombstones": (2, "os socket"),
+    "reconcile": (2, "os time"),
     "doctor": (2, "os sys time socket"),
     "completion": (3, "os sys"),
     "guard": (3, "frames registry screen json argparse session"),
@@ -45,6 +47,7 @@ HOUSE = {
     "logkeeper": (3, "daemon client"),
     "ownership": (3, "daemon client"),
     "restarting": (3, "daemon"),
+    "destroying": (3, "os daemon"),
     "channel": (3, "daemon session"),
     "starting": (3, "daemon session socket"),
     "daemon": (4, "client argparse"),
@@ -65,8 +68,8 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
                "version", "guard"}
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit"} | {
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
-    "guardlink", "agentlink", "restarting", "canonical", "logkeeper", "ownership", "liveness",
-    "daemon"}
+    "guardlink", "agentlink", "restarting", "destroying", "tombstones", "reconcile", "canonical",
+    "logkeeper", "ownership", "liveness", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 

@@ -79,7 +79,7 @@ def test_a_name_that_is_kept_by_another_is_refused_living_or_ended(world, pg, na
     assert b"session exists" in world.run("rename", name, other.name, check=4).stderr
     other.kill()
     assert b"session exists" in world.run("rename", name, other.name, check=4).stderr
-    world.run("rm", other.name, check=0)
+    world.run("rm", "--no-tombstone", other.name, check=0)
     world.run("rename", name, other.name, check=0)
     assert pg.session(other.name).id == session.id
     world.run("rename", other.name, other.name, check=0)

@@ -36,7 +36,7 @@ EXPECTED_WORDS = {
     "start": ["new -d"], "new": [], "run": ["r"], "ensure": ["up"], "attach": ["a", "attach-session"],
     "detach": ["d"], "ls": ["list", "l", "list-sessions"], "info": ["show"],
     "has": ["has-session"], "send": ["s"], "log": ["history", "tail"], "wait": ["w"],
-    "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [],
+    "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [], "reconcile": [],
     "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
     "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "link": [],
     "version": ["--version"], "help": [],
@@ -57,8 +57,10 @@ EXPECTED_OPTIONS = {
     "log": "--raw --tail --since -f --follow --hold",
     "wait": "--for --since --raw --idle --timeout --json",
     "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
-    "prune": "--dry-run --json", "doctor": "--json", "completion": "",
-    "kill": "--all --signal --grace --orphans --timeout --json", "rm": "--ended --timeout --json",
+    "prune": "--dry-run --json", "reconcile": "--live --live-file --idle --dry-run --json",
+    "doctor": "--json", "completion": "",
+    "kill": "--all --signal --grace --orphans --timeout --json",
+    "rm": "--ended --no-tombstone --timeout --json",
     "status": "--json", "daemon start": "--owner --json", "link": "--grace --on-orphan",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
     "daemon log": "-n --lines -f --follow", "version": "--daemon --json", "help": "",
@@ -461,6 +463,7 @@ def test_arguments_are_names_or_others(argv, names, args):
     (["ensure", "--", "web"], "ensure needs NAME"),
     (["kill"], "kill needs NAME or --all"),
     (["rm"], "rm needs NAME or --ended"),
+    (["reconcile", "a"], "reconcile needs --live or --live-file"),
     (["attach", "--create"], "attach takes --create only with NAME"),
     (["version", "compare", "1"], "version compare needs A and B"),
     (["version", "match"], "version match needs A and B"),
@@ -487,6 +490,14 @@ def test_names_and_all_exclude_each_other():
     assert "not both" in refusal("rm", "a", "--ended").message
     assert options_of("kill", "--all") == {"all": True}
     assert options_of("rm", "--ended") == {"ended": True}
+    assert "not both" in refusal("rm", "--ended", "--no-tombstone").message
+
+
+def test_the_names_of_a_list_are_one_list_however_they_are_given():
+    for argv in (["--live", "a", "b", "@idid"], ["--live=a", "--live=b", "--live", "@idid"],
+                 ["--live", "a", "--", "b", "@idid"]):
+        assert parse(["reconcile", *argv]).names == ["a", "b", "@idid"]
+    assert "not both" in refusal("reconcile", "--live", "a", "--live-file", "f").message
 
 
 def test_ensure_finds_its_name_in_either_spelling():
