@@ -448,7 +448,7 @@ def claims_to_live(directory):
         session_id, suffix = _split_entry(entry)
         try:
             if suffix == ".json" and _parse(_read_private(os.path.join(directory, entry)),
-                                            session_id)["state"] in LIVING_STATES:
+                                            session_id, shape_fault)["state"] in LIVING_STATES:
                 return True
         except (OSError, _BadRecord):
             continue

@@ -356,7 +356,7 @@ def test_regression_04_a_descriptor_closed_twice_hitting_an_unrelated_one():
                 assert terminal.wait() == 0
                 session.kill(0)
                 pg.request("restart", target="r")
-                session.remove()
+                session.remove(tombstone=False)
         # What it would have hit: the locks, the listeners, the log are as they were.
         for name, holder in (("guard.lock", world.guard_pid()), ("daemon.lock", world.daemon_pid())):
             assert backend.look_at_lock(os.path.join(world.place, name))[0]
@@ -406,7 +406,7 @@ def use(world):
     world.run("detach", "renamed", check=0)
     assert terminal.wait() == 0
     world.run("run", "--rm", "--", "sh", "-c", "exit 7", check=7)
-    world.run("rm", "renamed", check=0)
+    world.run("rm", "--no-tombstone", "renamed", check=0)
     assert world.json("status")["state"] == "running"
 
 
