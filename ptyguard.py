@@ -22,7 +22,11 @@ from ptyguard_core.errors import (Busy, CannotExecute, CommandNotFound, Incompat
                                   NoSuchSession, OutputGap, PtyguardError, Refused, SessionDestroyed,
                                   SessionExists, StateUnusable, TimedOut, Unreachable, Unsupported,
                                   UsageError)
-from ptyguard_core.version import OURS as __version__
+from ptyguard_core import version as _version
+
+# A test's word for what we are; a private copy that we make says the same (copies.py).
+_version.OURS = os.environ.get("PTYGUARD_TEST_VERSION") or _version.OURS
+__version__ = _version.OURS
 
 SCHEMA_VERSION = 1
 DETACHED_STATUS = 75           # EX_TEMPFAIL: the session lives on, so `run ... && deploy` stops
@@ -68,6 +72,12 @@ def main(argv):
     if argv[:1] == ["__guard"]:
         from ptyguard_core import guard
         return guard.main(pick_backend(), argv[1:], sys.argv[0])
+    if argv[:1] == ["__guard_resume"]:
+        from ptyguard_core import guard
+        return guard.resume(pick_backend(), argv[1:], sys.argv[0])
+    if argv[:1] == ["__guard_rehearse"]:
+        from ptyguard_core import guard
+        return guard.rehearse()
     if argv[:1] == ["__daemon"]:
         from ptyguard_core import daemon
         return daemon.main(pick_backend(), argv[1:], sys.argv[0])
@@ -185,11 +195,26 @@ class _Call:
     def client(self):
         if self._client is None:
             from ptyguard_core.client import Client
-            self._client = Client(self.backend, self.paths, not self.get("no_start"))
+            self._client = Client(self.backend, self.paths, not self.get("no_start"),
+                                  may_update=self.command.verb not in _LOOKING)
+            if self._client.notice is not None:
+                self._tell_notice(self._client.notice)
             if self.get("verbose"):
                 self.say("daemon {pid}, version {version}, guard {guard_pid}".format(
                     **self._client.welcome))
         return self._client
+
+    def _tell_notice(self, notice):
+        """Of an update that waits, or failed: once for each pair of versions, and to people."""
+        from ptyguard_core import upgrading
+        if self.is_quiet or not os.isatty(2) or not upgrading.is_news(self.paths, notice):
+            return
+        if notice.kind == upgrading.FAILED:
+            self.say(f"the daemon (version {notice.running}) was not replaced by {notice.newest}, and "
+                     f"goes on: {notice.why}")
+        else:
+            self.say(f"the daemon is of version {notice.running}, this is {notice.newest}; it is not "
+                     f"replaced by itself ({notice.why}); ptyguard upgrade does it, sessions stay")
 
     @property
     def is_quiet(self):
@@ -930,6 +955,72 @@ class _Call:
         if why_not is not None:
             self.client.status()        # nobody was there: start one
 
+    def upgrade(self):
+        """Another program for the daemon, and the guard; sessions live on."""
+        from ptyguard_core import upgrading
+        file = self.get("to")
+        look = upgrading.look(self.backend, self.paths)
+        if look.state is None and self._is_locked(self.paths.daemon_lock):
+            self._await_guard_state()
+            look = upgrading.look(self.backend, self.paths)
+        program, version = upgrading.choose_program(self.backend, self.paths, file)
+        if self.get("check"):
+            return self._tell_upgrade(look, program, version)
+        if look.state is None:
+            if file is None:
+                return self._told_upgraded(None, version, f"no daemon runs; the next one is {version}")
+            self.client.status()            # one to begin with
+            look = upgrading.look(self.backend, self.paths)
+        is_same = look.running_binary == program[1] and look.state == "serving"
+        if file is None and not is_same and upgrading.is_newer(look.running, version):
+            raise PtyguardError(f"the daemon is newer: {look.running}, this is {version}",
+                                hint="upgrade --to FILE goes back, if that is what you want")
+        limit_s = self.get("timeout", upgrading.START_LIMIT_S)
+        did = []
+        if file is not None or not is_same:
+            upgrading.upgrade(self.backend, self.paths, program, version, limit_s)
+            did.append(f"daemon: {look.running or 'none'} -> {version}")
+        if self.get("guard") and (file is not None or look.guard_binary != program[1]):
+            upgrading.replace_guard(self.backend, self.paths, program, limit_s)
+            did.append(f"guard: {look.guard_version} -> {version}")
+        text = "; ".join(did) or f"{version} runs already"
+        return self._told_upgraded(look, version, text, bool(did))
+
+    def _told_upgraded(self, look, version, text, is_changed=False):
+        if self.get("json"):
+            _print(_as_json(changed=is_changed, version=version,
+                            was=look.running or None if look else None))
+        else:
+            _print(text)
+        return 0
+
+    def _tell_upgrade(self, look, program, version):
+        """`--check`: what an upgrade would do."""
+        from ptyguard_core.upgrading import is_newer
+        is_same = look.running_binary == program[1]
+        if look.state is None:
+            text = f"no daemon runs; the next one is {version}"
+        elif is_same:
+            text = f"{version} runs already"
+        elif is_newer(look.running, version):
+            text = f"{look.running} runs, which is newer than {version}"
+        else:
+            text = f"{look.running or 'nothing'} runs; ptyguard upgrade replaces it by {version}"
+        if look.state is not None and self.get("guard"):
+            text += f"; the guard is of version {look.guard_version}"
+        if self.get("json"):
+            _print(_as_json(pending=look.state is not None and not is_same
+                            and not is_newer(look.running, version),
+                            running=look.running or None, version=version,
+                            guard=look.guard_version or None, living=look.living))
+        else:
+            _print(text)
+        return 0
+
+    def _await_guard_state(self):
+        from ptyguard_core import guardwire as wire, supervise
+        self._await_guard(supervise, wire)
+
     def daemon_log(self):
         """What the daemon has written down."""
         try:
@@ -1019,9 +1110,13 @@ class _Call:
         "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
         "daemon restart": daemon_restart, "daemon log": daemon_log, "link": link,
+        "upgrade": upgrade,
         "doctor": doctor,
     }
 
+
+# Verbs that only look, or see to the daemon themselves: they leave its program alone.
+_LOOKING = ("status", "doctor", "version", "upgrade", "daemon stop", "daemon restart", "daemon log")
 
 # The guard's word for its daemon -> the word of `status`.
 _STATES = {"serving": "running", "quiescing": "running", "leaving": "stopped", "stopped": "stopped",
@@ -1055,22 +1150,23 @@ def _status_facts(paths, state, reason, guard, daemon):
                   "started_at": guard.number("started_at_ms") / 1000 if has_guard else None},
         "dir": paths.state, "socket": paths.client_socket, "log": paths.daemon_log,
         "sessions": {"running": running, "ended": ended},
-        "update": dict(_update_facts(daemon.get("version")),
-                       last_failure=guard.text("last_failure") or None if has_guard else None),
+        "update": _update_facts(daemon.get("version"), guard),
         "disk_error": daemon.get("disk_error"),
     }
 
 
-def _update_facts(running):
-    """Whether a newer version than the running one is at hand: the one that asks."""
-    from ptyguard_core.version import MalformedVersion, compare
-    try:
-        is_newer = running is not None and compare(__version__, running) > 0
-    except MalformedVersion:
-        is_newer = False
-    return {"pending": is_newer, "running": running,
-            "newest": __version__ if is_newer or running is None else running,
-            "deferred_reason": None}
+def _update_facts(running, guard):
+    """Whether a newer version than the running one is at hand: the one that asks, or one that
+    the guard was offered."""
+    from ptyguard_core.verdict import is_newer
+    offered = guard.text("newest") if guard is not None else ""
+    newest = offered if is_newer(offered, __version__) else __version__
+    is_pending = running is not None and is_newer(newest, running)
+    failures = [guard.text("update_failure"), guard.text("last_failure")] if guard is not None else []
+    return {"pending": is_pending, "running": running,
+            "newest": newest if is_pending or running is None else running,
+            "deferred_reason": guard.text("deferred") or None if is_pending and guard else None,
+            "last_failure": next(filter(None, failures), None)}
 
 
 def _names_in(path):

@@ -510,6 +510,28 @@ def _run_launched(argv, environment, descriptors, log_path, detach, report):
         os._exit(127)
 
 
+def run_in_place(argv, environment, descriptors):
+    """Become that program, with these descriptors and 0 to 2; returns only by raising OSError."""
+    try:
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        os.execve(argv[0], argv, environment)
+    except OSError:
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        raise
+
+
+def block_signals(names):
+    """Let these wait until they are unblocked; over an exec, too."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in names})
+
+
+def unblock_signals(names):
+    """Those that waited come now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {getattr(signal, name) for name in names})
+
+
 def begin_command(argv):
     """Run `argv`, found by PATH, with all that is ours; the pid of a child."""
     report_read, report_write = os.pipe()

@@ -92,6 +92,18 @@ def begin_launch(argv, environment, descriptors, log_path):
     raise _unsupported()
 
 
+def run_in_place(argv, environment, descriptors):
+    raise _unsupported()
+
+
+def block_signals(names):
+    raise _unsupported()
+
+
+def unblock_signals(names):
+    raise _unsupported()
+
+
 def begin_command(argv):
     raise _unsupported()
 

@@ -179,6 +179,19 @@ class Backend:
         it did not get that far.
         """
 
+    def run_in_place(argv, environment, descriptors):
+        """Become the program `argv`: same process, same children.
+
+        It has these descriptors and 0 to 2, under the numbers that they have.  Returns only
+        by raising OSError; then nothing has changed.
+        """
+
+    def block_signals(names):
+        """Let these signals wait until they are unblocked; over `run_in_place`, too."""
+
+    def unblock_signals(names):
+        """Those that waited come now."""
+
     def begin_command(argv):
         """Run `argv`, found by PATH, with all that is ours: streams, directory, environment,
         process group, what is ignored; the pid of a child.  OSError when it cannot run."""

@@ -14,8 +14,10 @@ import time
 
 from . import frames
 from .backend import READABLE, WRITABLE
-from .errors import (Incompatible, NoSuchSession, TimedOut, Unreachable, from_wire)
-from .supervise import START_LIMIT_S, reach, report_deaf
+from .copies import find_program
+from .errors import (Incompatible, NoSuchSession, ProtocolError, TimedOut, Unreachable, from_wire)
+from .supervise import START_LIMIT_S, reach, replace, report_deaf
+from .verdict import GARBAGE, REPLACE, Hello, Ours, decide
 from .version import OURS
 
 HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
@@ -66,6 +68,7 @@ class Channel:
         """(Re)connect; the frames of the old connection are forgotten."""
         self.close()
         deadline = time.monotonic() + timeout_s
+        odd_answers = 0
         while True:
             sock = reach(self._backend, self._paths, self.may_start,
                          max(0.1, deadline - time.monotonic()), self._environ)
@@ -76,12 +79,31 @@ class Channel:
             try:
                 self._say_hello(deadline)
                 return
+            except (Incompatible, ProtocolError) as error:
+                self.close()
+                odd_answers += 1
+                self._judge_odd_answer(error, odd_answers, deadline)
             except (ConnectionError, EOFError):
                 # It died before it answered; the listener outlives it.
                 self.close()
                 if time.monotonic() > deadline:
                     raise Unreachable("the daemon went away before it answered, again and again",
                                       hint="ptyguard status") from None
+
+    def _judge_odd_answer(self, error, count, deadline):
+        """It answers, and cannot be talked to: is it to be replaced?  Once; else raises `error`."""
+        hello = GARBAGE
+        protocol = frames.PROTOCOL_MIN, frames.PROTOCOL_MAX
+        if isinstance(error, Incompatible):     # the first version did not say which it speaks
+            hello = Hello("", tuple(error.details.get("protocol", (1, 1))), None, None)
+        verdict = decide(None, hello, Ours(OURS, protocol, "never", None))
+        if verdict.act != REPLACE or not self.may_start or count > 2:
+            raise error
+        if hello == GARBAGE and count == 1:
+            return                      # perhaps somebody has replaced it already
+        program = None if hello == GARBAGE else find_program(self._backend, self._paths)
+        replace(self._backend, self._paths, program, verdict.reason,
+                mode="always", timeout_s=max(1.0, deadline - time.monotonic()))
 
     def _say_hello(self, deadline):
         self.send(frames.HELLO, version=OURS, pid=os.getpid(), role=self._role,
@@ -103,6 +125,7 @@ class Channel:
                 is_reported = True
                 report_deaf(self._backend, self._paths)
             elif now >= min(began + HELLO_LIMIT_S, deadline):
+                report_deaf(self._backend, self._paths, now - began)
                 raise Unreachable(f"the daemon at {self._paths.client_socket} did not answer "
                                   f"in {now - began:.0f} s", hint="ptyguard status")
 

@@ -15,6 +15,8 @@ Sessions outlive this process unless one says otherwise: `with` on a session doe
 
 from __future__ import annotations
 
+import os
+
 from . import frames
 from .channel import Channel, Follower
 from .errors import NoSuchSession, OutputGap
@@ -22,6 +24,7 @@ from .report import LIVING
 from .sending import paste_input, send_input, send_keys
 from .starting import start_fields
 from .supervise import START_LIMIT_S
+from .upgrading import consider
 from .waiting import wait_for, wait_idle
 
 TYPE_CHECKING = False
@@ -37,12 +40,19 @@ class Client:
     """A connection to the user's daemon; a context manager."""
 
     def __init__(self, backend: Any, paths: Any, may_start: bool = True,
-                 timeout_s: float = START_LIMIT_S) -> None:
-        """Use `ptyguard.connect`, which knows the back-end."""
+                 timeout_s: float = START_LIMIT_S, may_update: bool = True) -> None:
+        """Use `ptyguard.connect`, which knows the back-end.
+
+        `may_update`: a daemon that is older than we are may be replaced, as the policy
+        PTYGUARD_AUTO_UPGRADE has it; `notice` then tells what has to wait or failed.
+        """
         self.backend = backend
         self.paths = paths
         self._may_start = may_start
         self._channel = Channel(backend, paths, "api", may_start, timeout_s)
+        self.notice = None
+        if may_start and may_update:
+            self.notice = consider(backend, paths, self._channel, os.environ)
 
     def __enter__(self) -> Client:
         return self

@@ -138,6 +138,7 @@ class Daemon:
 
     def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
+        self._leave_breadcrumb(self.guard.inheritance)
         records = self._open_registry()
         self._open_tombstones()
         for id_, offer in offers.items():
@@ -159,6 +160,13 @@ class Daemon:
             self.endings.adopt(session)
         self.prune()
         self._watch_idleness()
+
+    def _leave_breadcrumb(self, told):
+        """One line a restart: after what, instead of which, on whose behalf."""
+        if told.get("prev"):
+            self.log("started", after=told.get("after", b"").decode("utf-8", "replace"),
+                     prev=told["prev"].decode("utf-8", "replace"), now=OURS,
+                     by=f"pid{told['by']}" if told.get("by") else "guard")
 
     def on_late_offer(self, id_, offer):
         """A session whose start was under way when our predecessor died."""
@@ -759,9 +767,16 @@ class Daemon:
                 "host": os.path.basename(self.paths.state), "boot_id": self._boot_id,
                 "owner": self.ownership.owner, "linked": self.ownership.holders,
                 "sessions": len(self.sessions),
+                "living": sum(session.is_living for session in self.sessions.values()),
                 "guard_version": self.guard.facts.get("version", b"").decode("ascii", "replace"),
                 "guard_pid": self.guard.facts.get("guard_pid") if self.guard.is_up else None,
-                "binary": self.program[1], "interpreter": self.program[0], "update": None}
+                "binary": self.program[1], "interpreter": self.program[0],
+                "update": self._update_facts()}
+
+    def _update_facts(self):
+        told = {key: value or None for key, value in self.guard.update.items()}
+        return {"newest": told["newest"], "deferred_reason": told["deferred"],
+                "last_failure": told["update_failure"]} if any(told.values()) else None
 
     def follow(self, client, session, cursor):
         """This client reads that session from its cursor on."""

@@ -82,6 +82,12 @@ class Incompatible(PtyguardError):
     exit_code = 6
 
 
+class Deferred(PtyguardError):
+    """An update that nobody asked for has to wait; the message is the reason's name."""
+
+    kind = "deferred"
+
+
 class TimedOut(PtyguardError):
     """The time that the caller gave has passed."""
 

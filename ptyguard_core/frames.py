@@ -180,7 +180,8 @@ def negotiate(ours, theirs):
     if low > high:
         raise Incompatible(f"no common protocol: this side speaks {ours[0]} to {ours[1]}, "
                            f"the other {theirs[0]} to {theirs[1]}",
-                           hint="use the same version of ptyguard on both sides")
+                           hint="use the same version of ptyguard on both sides",
+                           protocol=list(ours))
     return high
 
 

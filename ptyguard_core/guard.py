@@ -27,13 +27,16 @@ from .errors import PtyguardError, RingCorrupt
 from .journal import Journal, tail
 from .link import Link, close_all
 from .loop import Loop
+from .reexec import WATCHED, Reexec, adopt_caller, read_frozen, rehearse as _rehearse
 from .ring import CAPACITY_MAX, CAPACITY_MIN, Ring, memory_bytes
+from .updates import PROBATION_S, Updates
 from .version import OURS
 
 READY_LIMIT_S = 60.0           # a daemon's start-up on a machine that swaps (C-301)
 READY_LIMIT_BESIDE_S = 5.0     # while a predecessor serves: better to keep that one
 QUIESCE_LIMIT_S = 5.0
 PONG_LIMIT_S = 5.0             # slow is not deaf; this long without a turn of its loop is
+HELLO_LIMIT_S = 30.0           # nor is one well that leaves a hello unanswered so long
 QUIT_LIMIT_S = 5.0
 LINK_GRACE_S = 1.0
 DEPOSIT_CHECK_S = 1.0          # while a deposit is awaited: does that daemon still live?
@@ -44,6 +47,8 @@ CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
 CALLER_QUEUE_MAX = 256 * 1024  # of answers that it does not read
 QUARANTINE_DEATHS = 2
+SUCCESSOR_GONE = "its successor is gone"
+DEAF = "deaf"
 # Without some in reserve no daemon could be started for the sessions there are.
 DESCRIPTOR_RESERVE = 48
 ORPHAN_CHECK_S = 1.0           # where the system cannot watch a foreign process
@@ -100,13 +105,24 @@ class Spawning:
         self.said = []                  # pieces of what its status pipe told
 
 
+class Cause:
+    """Why a daemon is started: `after` what, asked for `by` which process, hoping for which
+    `version` (text; "" as before)."""
+
+    def __init__(self, after, by=0, version=""):
+        self.after = after
+        self.by = by
+        self.version = version
+
+
 class DaemonProcess:
     """One daemon, from its start to its end.  `state` is what it has said so far."""
 
     STARTING, READY, SERVING, QUIESCING, LEAVING = (
         "starting", "ready", "serving", "quiescing", "leaving")
 
-    def __init__(self, pid, start, is_child, program):
+    def __init__(self, pid, start, is_child, program, cause):
+        self.cause = cause
         self.pid = pid
         self.start = start
         self.is_child = is_child
@@ -130,7 +146,7 @@ class Guard:
         self.backend = backend
         self.descriptor_limit = backend.raise_descriptor_limit()
         self.paths = paths
-        self.program = program
+        self.updates = Updates(program)
         self.settings = settings        # "name=value" texts, passed on to daemons
         self.log = journal
         self.loop = Loop(backend.make_poller(), time.monotonic)
@@ -143,7 +159,10 @@ class Guard:
         self.guard_listener = None
         self.waiters = []               # callables(error or None): until a daemon serves
         self.last_failure = ""
+        self.own_program = program
         self.own_binary = program[1]
+        self.locks = []                 # descriptors of those that we hold for life
+        self.reexec = None              # one that is under way
         self.copy = None                # a descriptor of it, to write it again from
         self.started_at = time.time()
         self.own_start = backend.process_start(os.getpid())
@@ -151,24 +170,34 @@ class Guard:
         self.keep_stopped = False       # `daemon stop --sessions keep`: wait for a client
         self.awaits_deposit = False     # a daemon that lost its guard is to come
         self.ownership = {}             # whose daemon it is, as it told; for the next one
+        self.cause = Cause("")          # of the next start; the first one is after nothing
+        self.last_version = b""         # of the daemon that served last
+        self._good_copy = None          # a lock on what may be fallen back to
         self._callers = set()
         self._respawn = None
         self._orphan_timer = None
+
+    @property
+    def program(self):
+        """(interpreter, binary) that daemons are started from."""
+        return self.updates.program
 
     # -- start and end -------------------------------------------------------------------
 
     def open(self, await_deposit):
         """Bind the sockets, watch signals; with `await_deposit` a daemon lives already."""
-        fd, read = self.backend.watch_signals(("SIGCHLD", "SIGTERM", "SIGUSR1"))
-        self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
-        self._read_signals = read
-        self.loop.watch(fd, self._on_signal, READABLE)
+        self._watch_signals()
         self._open_guard_listener()
         self.awaits_deposit = await_deposit
         if await_deposit:
             self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
         else:
             self._open_listener()
+
+    def _watch_signals(self):
+        fd, self._read_signals = self.backend.watch_signals(WATCHED)
+        self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
+        self.loop.watch(fd, self._on_signal, READABLE)
 
     def _open_guard_listener(self):
         self.guard_listener = self.backend.listen(self.paths.guard_socket)
@@ -219,6 +248,9 @@ class Guard:
                 self._make_sockets_again()
             elif name == "SIGTERM":
                 self._on_term()
+        self._reap()
+
+    def _reap(self):
         for pid, raw in self.backend.reap_children():
             # The system tells each end once: an act of its own, so that no other's failure
             # costs it its turn.
@@ -306,8 +338,9 @@ class Guard:
 
     # -- the daemon's life ---------------------------------------------------------------
 
-    def start_daemon(self, program=None):
+    def start_daemon(self, program=None, cause=None):
         """Start one, as the daemon or as the successor of the one that serves."""
+        cause = cause or self.cause
         if self._respawn is not None:
             self._respawn.cancel()
             self._respawn = None
@@ -320,13 +353,14 @@ class Guard:
             pid, ours = self._launch_daemon(interpreter, binary)
         except (OSError, PtyguardError) as error:
             # No descriptors, no processes, a full disk: it may be better in a while.
-            cause = f"{interpreter} cannot be run: {error}"
+            why = f"{interpreter} cannot be run: {error}"
             self.log("daemon_not_started", program=interpreter, error=str(error))
-            self._failed(cause)
+            self.updates.failed((interpreter, binary), cause.version, why)
+            self._failed(why)
             if self.daemon is None:
-                self._schedule(False, cause)
+                self._schedule(False, why)
             return
-        daemon = DaemonProcess(pid, self._start_of(pid), True, (interpreter, binary))
+        daemon = DaemonProcess(pid, self._start_of(pid), True, (interpreter, binary), cause)
         daemon.link = Link(self.backend, self.loop, ours, self._on_daemon_message,
                            self._on_daemon_link_end)
         limit = READY_LIMIT_S
@@ -408,7 +442,8 @@ class Guard:
             if message[0] == wire.SESSION and message[2]["session"] in self.sessions:
                 self.sessions[message[2]["session"]].input = b""
         daemon.has_gone = True
-        yield wire.GO, (), dict(self.ownership)
+        yield wire.GO, (), dict(self.ownership, prev=self.last_version or None,
+                                after=daemon.cause.after or None, by=daemon.cause.by or None)
 
     def _go(self, daemon):
         """Rule 4's last step."""
@@ -416,11 +451,44 @@ class Guard:
         daemon.timer.cancel()
         self.daemon = daemon
         self.successor = None
+        self._take_over_program(daemon)
         daemon.link.feed(self._last_table(daemon))
+        self.last_version = daemon.version
+        self.cause = Cause("death")
         self.circuit.became_ready()
-        self.program = daemon.program
         self.log("daemon_serving", pid=daemon.pid, version=daemon.version)
+        self._tell_update()
         self._wake_waiters(None)
+
+    def _take_over_program(self, daemon):
+        """What it runs from is what daemons run from; what was before, is kept for a while."""
+        if self.updates.took_over(daemon.program, _version(daemon), self.loop.clock()):
+            self._keep_good_copy()
+            self.loop.after(PROBATION_S + 1.0, self._end_probation)
+
+    def _end_probation(self):
+        if self.updates.prove(self.loop.clock()):
+            self._keep_good_copy()
+
+    def _keep_good_copy(self):
+        """Whoever sweeps old copies leaves a locked one alone."""
+        if self._good_copy is not None:
+            os.close(self._good_copy)
+            self._good_copy = None
+        if self.updates.good is not None:
+            try:
+                self._good_copy = self.backend.try_lock(self.updates.good[1], "guard", shared=True)
+            except OSError as error:
+                self.log("copy_not_kept", binary=self.updates.good[1], error=str(error))
+
+    def _tell_update(self):
+        """What is known of newer versions, for the daemon's hello."""
+        if self.daemon is not None and self.daemon.link:
+            self.daemon.link.send(wire.UPDATE, **self._update_fields())
+
+    def _update_fields(self):
+        return {"newest": self.updates.newest, "deferred": self.updates.deferred,
+                "update_failure": self.updates.failure}
 
     def _on_ready(self, daemon, message):
         daemon.was_ready = True
@@ -441,7 +509,7 @@ class Guard:
         before.timer.cancel()
         before.state = before.LEAVING
         if self.successor is None:          # it died in the meantime: the old one is done too
-            self._end_daemon(before, "its successor is gone")
+            self._end_daemon(before, SUCCESSOR_GONE)
             return
         self._forget_daemon(before)
         self._go(self.successor)
@@ -491,7 +559,7 @@ class Guard:
     def _on_daemon_end(self, daemon, raw):
         is_successor = daemon is self.successor
         code, number = self.backend.decode_status(raw) if raw is not None else (None, 9)
-        was_killed = daemon.was_ready and number == 9 and not daemon.end_note
+        was_killed = daemon.was_ready and number == 9 and daemon.end_note in ("", SUCCESSOR_GONE)
         cause = daemon.end_note or (f"exit status {code}" if number is None else
                                     f"killed by {self.backend.signal_name(number)}")
         self.log("daemon_ended", pid=daemon.pid, cause=cause, was_ready=int(daemon.was_ready))
@@ -499,10 +567,14 @@ class Guard:
             self._blame(daemon.unopened[0])
         state = daemon.state
         self._forget_daemon(daemon)
+        if not is_successor and state == DaemonProcess.SERVING:
+            self.cause = Cause(daemon.end_note or "death")
         if self.is_stopping:
             if self.daemon is None and self.successor is None:
                 self._stopped()
         elif is_successor:
+            self.updates.failed(daemon.program, daemon.cause.version, cause)
+            self._tell_update()
             self._failed(cause)
         elif self.keep_stopped and state == DaemonProcess.LEAVING:
             self._rest()
@@ -513,8 +585,20 @@ class Guard:
                 self._promote_unready()
         else:
             if not daemon.was_ready:
+                self.updates.failed(daemon.program, daemon.cause.version, cause)
                 self._failed(cause)
+            self._maybe_fall_back(daemon, was_killed, cause)
             self._schedule(was_killed, cause)
+
+    def _maybe_fall_back(self, daemon, was_killed, cause):
+        """One that has just taken over and dies is followed by what worked before."""
+        if was_killed or not daemon.has_gone:
+            return
+        if self.updates.died(_version(daemon), f"it took over and then died: {cause}",
+                             self.loop.clock()):
+            self.cause = Cause("fall-back")
+            self.log("fell_back", binary=self.program[1], cause=cause)
+            self._keep_good_copy()
 
     def _promote_unready(self):
         """The predecessor died while its successor rehearses: now nobody else serves."""
@@ -559,6 +643,7 @@ class Guard:
     def _rest(self):
         """No daemon on purpose: a client at the listener wakes one.  Nobody holds that one."""
         self._wake_waiters("it was stopped")
+        self.cause = Cause("stop")
         self.ownership = {"owner": self.ownership.get("owner", b"")}
         self.loop.change(self.listener.fileno(), READABLE)
 
@@ -848,6 +933,7 @@ class Guard:
             "deaths": self.circuit.recent_deaths, "last_failure": self.last_failure,
             "binary": self.program[1], "interpreter": self.program[0],
         }
+        fields.update(self._update_fields(), guard_binary=self.own_binary)
         if daemon is not None:
             fields.update(daemon_pid=daemon.pid, daemon_start=daemon.start,
                           daemon_version=daemon.version,
@@ -893,13 +979,48 @@ class Guard:
     def _await_daemon(self, link, message):
         def wake(error):
             if error is None:
-                link.send(wire.OK, message.serial)
+                self._answer_serving(link, message)
             else:
                 link.send(wire.REFUSED, message.serial, text=error)
         self.waiters.append(wake)
 
+    def _answer_serving(self, link, message):
+        link.send(wire.OK, message.serial, binary=self.program[1],
+                  daemon_version=self.daemon.version if self.daemon else b"")
+
+    def _ask_offer(self, link, message):
+        """A newer version is here: may it come?"""
+        if not self._defer(link, message):
+            link.send(wire.OK, message.serial)
+
+    def _defer(self, link, message):
+        """Whether that offer has to wait; then it is answered, and noted."""
+        version, mode = message.text("version"), message.text("mode")
+        running = self.last_version.decode("ascii", "replace")
+        living = self._living() + len(self.spawning)
+        why = self.updates.why_not(version, mode, running, living)
+        if not why:
+            return False
+        if self.updates.defer(version, running, why):
+            self.log("deferred", reason=why, running=running, newest=version, living=living,
+                     by=link.peer_pid)
+        self._tell_update()
+        link.send(wire.REFUSED, message.serial, kind="deferred", text=why)
+        return True
+
     def _ask_restart(self, link, message):
-        """Replace the daemon; a circuit that is open is closed by it."""
+        """Replace the daemon; a circuit that is open is closed by it.
+
+        With a MODE nobody asked for it: it may have to wait, and what one of many clients
+        has brought about is enough for all.
+        """
+        if message.bytes("mode"):
+            if self.daemon is not None and message.bytes("binary") == os.fsencode(self.program[1]) \
+                    and self.daemon.state == DaemonProcess.SERVING and self.successor is None:
+                self._answer_serving(link, message)
+                return
+            if self.successor is None and self._defer(link, message):
+                return
         if self.is_stopping or self.successor is not None or self._daemon_state() == "depositing":
             self._await_daemon(link, message)
             return
@@ -907,13 +1028,18 @@ class Guard:
         if message.bytes("binary") and message.bytes("interpreter"):
             program = (os.fsdecode(message.bytes("interpreter")),
                        os.fsdecode(message.bytes("binary")))
-        self.circuit.reset()
-        self.last_failure = ""
-        for held in self.sessions.values():
-            held.deaths = 0                 # an operator's word is worth another try
+        cause = Cause(message.text("after") or "restart", link.peer_pid or 0,
+                      message.text("version"))
+        if not message.bytes("mode"):
+            self.circuit.reset()
+            self.last_failure = ""
+            for held in self.sessions.values():
+                held.deaths = 0             # an operator's word is worth another try
+            if cause.version:
+                self.updates.go_back(cause.version, self.last_version.decode("ascii", "replace"))
         self._await_daemon(link, message)
         if self.daemon is None or self.daemon.state == DaemonProcess.SERVING:
-            self.start_daemon(program)
+            self.start_daemon(program, cause)
 
     def _ask_stop(self, link, message):
         """MODE keep: only the daemon leaves.  MODE all: everything, if nothing lives."""
@@ -1033,11 +1159,128 @@ class Guard:
         link.send(wire.OK, message.serial)
         if daemon is None or daemon.state != daemon.SERVING or not daemon.link:
             return
+        if message.number("timeout_ms") >= HELLO_LIMIT_S * _MS:
+            self._reject(daemon)
+            return
         if daemon.timer and daemon.timer.act is not None:
             return                      # a ping is under way already
         daemon.link.send(wire.PING)
         self.log("daemon_pinged", pid=daemon.pid)
-        daemon.timer = self.loop.after(PONG_LIMIT_S, lambda: self._end_daemon(daemon, "deaf"))
+        daemon.timer = self.loop.after(PONG_LIMIT_S, lambda: self._reject(daemon))
+
+    def _reject(self, daemon):
+        """It is deaf.  Its sessions are here; the next one adopts them."""
+        self.log("adopt_rejected", reason="version_probe_failed", pid=daemon.pid)
+        self._end_daemon(daemon, DEAF)
+
+    # -- another program for ourselves ---------------------------------------------------
+
+    def _ask_reexec(self, link, message):
+        """Become another program in place; it answers, if all goes well."""
+        interpreter, binary = message.bytes("interpreter"), message.bytes("binary")
+        if not (interpreter and binary):
+            link.send(wire.REFUSED, message.serial, stage="request", text="no program is named")
+        elif self.reexec is not None:
+            link.send(wire.REFUSED, message.serial, kind="busy", text="it is being replaced already")
+        else:
+            self.reexec = Reexec(self, (os.fsdecode(interpreter), os.fsdecode(binary)), link,
+                                 message.serial)
+            self.reexec.begin()
+
+    def why_not_quiet(self):
+        """What keeps us from being frozen just now; "" when nothing does."""
+        if self.is_stopping:
+            return "the guard is stopping"
+        if self.spawning:
+            return "a program is being started"
+        if self._daemon_state() not in ("serving", "stopped") or self.successor or self.waiters:
+            return f"the daemon is {self._daemon_state()}"
+        if self.daemon is not None and not self.daemon.link.is_quiet:
+            return "the daemon is being told something"
+        return ""
+
+    def environment(self):
+        """What processes of ours are started with."""
+        return _plain_environment()
+
+    def descriptors(self):
+        """Those that another program in our place goes on with."""
+        found = [*self.locks, self.listener.fileno(), self.guard_listener.fileno()]
+        if self.daemon is not None:
+            found.append(self.daemon.link.fileno())
+        for held in self.sessions.values():
+            found += [fd for fd in (held.ring, held.master, held.slave) if fd >= 0]
+        return found
+
+    def thaw(self, frozen):
+        """Be what another program was in our place; see reexec.py."""
+        facts = frozen.guard
+        self.locks = [int(fd) for fd in facts.fields["locks"]]
+        for fd in self.locks:
+            os.set_inheritable(fd, False)
+        self.started_at = facts.number("started_at_ms") / _MS
+        self.keep_stopped = bool(facts.number("keep_stopped"))
+        self.last_version, self.last_failure = facts.bytes("daemon_version"), facts.text("last_failure")
+        self.ownership = {name: facts.fields[name] for name in wire.OF_OWNERSHIP if name in facts.fields}
+        self.cause = Cause("stop" if self.keep_stopped else "death")
+        self.updates.restore(_program(facts), *(facts.text(name) for name in (
+            "newest", "deferred", "update_failure", "failed", "left")))
+        for message in frozen.sessions:
+            self._thaw_session(message)
+        self.listener = self.backend.adopt_socket(facts.number("listener_fd"))
+        self.guard_listener = self.backend.adopt_socket(facts.number("guard_listener_fd"))
+        self.loop.watch(self.guard_listener.fileno(), self._on_guard_connection, READABLE)
+        self.loop.watch(self.listener.fileno(), self._on_client_waits,
+                        READABLE if frozen.daemon is None else 0)
+        if frozen.daemon is not None:
+            self._thaw_daemon(frozen.daemon)
+
+    def _thaw_session(self, message):
+        ring, master, slave = (message.number(name) for name in ("ring_fd", "master_fd", "slave_fd"))
+        for fd in (ring, master, slave):
+            if fd >= 0:
+                os.set_inheritable(fd, False)
+        held = Held(_id(message), ring, master, slave, message.bytes("blob"))
+        held.launch, held.input = message.bytes("launch"), message.bytes("input")
+        held.spawn_number, held.deaths = message.number("spawn_number", 1), message.number("deaths")
+        held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
+        held.is_child = bool(message.number("is_child"))
+        self.sessions[held.id] = held
+        if message.number("exited"):
+            held.exit = (message.number("status"), message.number("status_known"),
+                         message.number("exited_at_ms"))
+        elif not held.is_child:
+            self._watch_foreign(held)
+
+    def _thaw_daemon(self, message):
+        daemon = DaemonProcess(message.number("pid"), message.fields.get("pid_start"),
+                               bool(message.number("is_child")), _program(message), Cause(""))
+        daemon.version, daemon.was_ready = message.bytes("version"), True
+        daemon.state, daemon.has_gone = daemon.SERVING, bool(message.number("has_gone"))
+        daemon.started_at = message.number("started_at_ms") / _MS
+        daemon.given = {id_.decode() for id_ in message.fields.get("given", ())}
+        daemon.unopened = [id_.decode() for id_ in message.fields.get("unopened", ())]
+        sock = self.backend.adopt_socket(message.number("link_fd"))
+        daemon.link = Link(self.backend, self.loop, sock, self._on_daemon_message,
+                           self._on_daemon_link_end, received=message.bytes("received"))
+        self.daemon = daemon
+
+    def go_on(self, frozen, failure):
+        """Thawed: hear what happened meanwhile, say who we are, answer who asked."""
+        self._watch_signals()
+        self.backend.unblock_signals(WATCHED)
+        self._reap()
+        if self.daemon is not None:
+            self._welcome(self.daemon)
+            self._tell_update()
+        link, serial = adopt_caller(self, frozen, self._on_caller_message, self._on_caller_end,
+                                    CALLER_MESSAGE_MAX)
+        self._callers.add(link)
+        self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))
+        if failure:
+            link.send(wire.REFUSED, serial, text=failure)
+        else:
+            link.send(wire.OK, serial, version=OURS, binary=self.own_binary)
 
     # -- a daemon that lost its guard gives us everything --------------------------------
 
@@ -1069,8 +1312,8 @@ class Guard:
         self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
         # Of whoever connected, by the kernel where it tells.
         pid = link.peer_pid or message.number("daemon_pid")
-        daemon = DaemonProcess(pid, self._start_of(pid), False, self.program)
-        daemon.version = message.bytes("version")
+        daemon = DaemonProcess(pid, self._start_of(pid), False, self.program, Cause(""))
+        daemon.version = self.last_version = message.bytes("version")
         daemon.was_ready = True
         daemon.state = daemon.READY         # serving once all of it is here
         daemon.link = link
@@ -1101,6 +1344,7 @@ class Guard:
             link.on_message = self._on_daemon_message
             self.daemon.state = DaemonProcess.SERVING
             self.log("deposit_done", sessions=len(self.sessions), living=self._living())
+            self.cause = Cause("death")
             self._welcome(self.daemon)
             self._wake_waiters(None)
         elif message.type == wire.SESSION and len(message.descriptors or ()) in (1, 2) \
@@ -1170,6 +1414,7 @@ class Guard:
     _CALLER_VERBS = {
         wire.STATE: _ask_state, wire.START_DAEMON: _ask_start, wire.STOP: _ask_stop,
         wire.RESTART: _ask_restart, wire.DEAF: _ask_deaf, wire.DEPOSIT: _ask_deposit,
+        wire.OFFER: _ask_offer, wire.REEXEC: _ask_reexec,
     }
     _CARRIERS = (wire.DEPOSIT,)
 
@@ -1186,6 +1431,15 @@ def _answer(link, message, error):
         link.send(wire.OK, message.serial)
     else:
         link.send(wire.REFUSED, message.serial, text=error)
+
+
+def _version(daemon):
+    return daemon.version.decode("ascii", "replace")
+
+
+def _program(message):
+    interpreter, binary = message.fields["program"]
+    return os.fsdecode(interpreter), os.fsdecode(binary)
 
 
 def _id(message):
@@ -1228,6 +1482,7 @@ def main(backend, argv, binary):
                    poller=backend.poller_name(), binary=binary)
     guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
     guard.copy = copy_lock
+    guard.locks = [fd for fd in (lock, place_lock) if fd is not None]
     daemon_lock = backend.try_lock(paths.daemon_lock, "guard, looking for a daemon")
     try:
         guard.open(await_deposit=daemon_lock is None)
@@ -1250,10 +1505,57 @@ def main(backend, argv, binary):
         os.close(daemon_lock)
         guard.waiters.append(tell)
         guard.start_daemon()
+    return _run(guard)
+
+
+def _run(guard):
     try:
         guard.run()
     except BaseException as error:
-        journal("guard_failed", error=repr(error))
+        guard.log("guard_failed", error=repr(error))
         raise
-    del lock, place_lock
     return 0
+
+
+def rehearse():
+    """A child of a guard that would be replaced by us: do we understand it?"""
+    return _rehearse()
+
+
+def resume(backend, argv, binary):
+    """The guard process, after another program was it: `argv` is [descriptor of what that one
+    was, why a newer one could not go on (mostly ""), root, setting...]."""
+    import sys
+    memory, failure, root, settings = int(argv[0]), argv[1], argv[2], argv[3:]
+    paths = backend.find_paths(root)
+    journal = Journal(paths.guard_log, "guard", time.time)
+    journal.banner(version=OURS, wire=wire.WIRE_VERSION, pid=os.getpid(),
+                   python=sys.version.split()[0], platform=sys.platform,
+                   poller=backend.poller_name(), binary=binary)
+    frozen = read_frozen(memory)
+    guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
+    try:
+        guard.thaw(frozen)
+        guard.copy = backend.try_lock(binary, "guard", shared=True)
+    except Exception as error:          # the old program can: rather be that again
+        journal("not_thawed", error=repr(error))
+        if failure:
+            raise
+        interpreter, before = frozen.guard.text("interpreter"), frozen.guard.text("binary")
+        backend.run_in_place([interpreter, "-I", "-S", before, "__guard_resume", argv[0],
+                              f"the new program failed: {error!r}"[:200], *argv[2:]],
+                             _plain_environment(), [memory, *_descriptors_of(frozen)])
+    os.close(memory)
+    guard.go_on(frozen, failure)
+    journal("resumed", sessions=len(guard.sessions), failure=failure)
+    return _run(guard)
+
+
+def _descriptors_of(frozen):
+    """All that a frozen guard had, whoever has wrapped them since."""
+    fields = [message.fields for message in (frozen.guard, frozen.daemon, *frozen.sessions) if message]
+    names = ("listener_fd", "guard_listener_fd", "caller_fd", "link_fd", "ring_fd", "master_fd",
+             "slave_fd")
+    found = [facts[name] for facts in fields for name in names if facts.get(name, -1) >= 0]
+    return found + [int(fd) for fd in frozen.guard.fields["locks"]]
+

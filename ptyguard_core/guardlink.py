@@ -46,7 +46,8 @@ class GuardLink:
 
     def __init__(self, backend, loop, paths, log, program, settings, owner):
         self.facts = {}                     # of the guard's WELCOME
-        self.inheritance = {}               # of its GO: what a predecessor had told
+        self.inheritance = {}               # of its GO: what a predecessor had told, and why we are
+        self.update = {}                    # of its UPDATE: a newer version that waits or failed
         self._backend = backend
         self._loop = loop
         self._paths = paths
@@ -302,8 +303,12 @@ class GuardLink:
     def _hear_ping(self, _message):
         self.send(wire.PONG)
 
+    def _hear_update(self, message):
+        self.update = {name: message.text(name) for name in wire.OF_UPDATE}
+
     _VERBS = {
         wire.WELCOME: _hear_welcome, wire.SESSION: _hear_session,
         wire.TABLE_END: _hear_table_end, wire.GO: _hear_go, wire.EXITED: _hear_exited,
         wire.QUIESCE: _hear_quiesce, wire.QUIT: _hear_quit, wire.PING: _hear_ping,
+        wire.UPDATE: _hear_update,
     }

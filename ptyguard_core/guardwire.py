@@ -19,8 +19,9 @@ import struct
 
 from .errors import ProtocolError
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 WIRE_WITH_RESPAWN = 2           # what an older guard does not know is not asked of it
+WIRE_WITH_UPDATES = 3
 MESSAGE_MAX = 8 * 1024 * 1024   # argv and environment of a spawn: execve takes 6 MiB at most
 DESCRIPTORS_MAX = 200           # Linux passes at most 253 in one message (SCM_MAX_FD)
 
@@ -49,18 +50,27 @@ EXITED = 35           # a child has ended
 QUIESCE = 36          # stop reading and hand over -> QUIESCED
 QUIT = 37             # leave, on purpose
 PING = 38
+UPDATE = 39           # a newer version waits, or failed: NEWEST, DEFERRED, UPDATE_FAILURE
 # anyone of our uid -> guard, on guard.sock
 STATE = 50            # -> GUARD_STATE
 START_DAEMON = 51     # -> OK when a daemon is ready, REFUSED with the cause
 STOP = 52             # MODE keep|all, FORCE, TIMEOUT_MS -> OK | REFUSED
-RESTART = 53          # replace the daemon (BINARY, INTERPRETER optional) -> OK | REFUSED
-DEAF = 54             # my hello has been unanswered for 1.5 s
+RESTART = 53          # replace the daemon (BINARY, INTERPRETER optional) -> OK | REFUSED;
+                      # VERSION, AFTER, BY; MODE idle|always: unasked, may be deferred
+DEAF = 54             # my hello has been unanswered for 1.5 s, or for TIMEOUT_MS
 DEPOSIT = 55          # I am a daemon that lost its guard: DAEMON_PID, then SESSIONs, TABLE_END
 GUARD_STATE = 56
+OFFER = 57            # a newer VERSION is here, MODE idle|always -> OK: come, REFUSED: deferred
+REEXEC = 58           # run BINARY instead of what you are, in place -> OK by the new one
+# guard -> guard, over its own exec; see reexec.py
+FROZEN_GUARD = 70
+FROZEN_DAEMON = 71
+FROZEN_SESSION = 72
+FROZEN_END = 73
 
 NAMES = {number: name for name, number in sorted(globals().items())
          if name.isupper() and isinstance(number, int)
-         and name not in ("WIRE_VERSION", "WIRE_WITH_RESPAWN", "MESSAGE_MAX", "DESCRIPTORS_MAX")}
+         and not name.startswith("WIRE_") and not name.endswith("_MAX")}
 
 # -- fields: name = (tag, kind); kind "n" a number, "b" bytes, "l" a list of bytes --
 FIELDS = {
@@ -82,7 +92,17 @@ FIELDS = {
     "input": (80, "b"), "has_listener": (81, "n"), "holding": (82, "n"),
     "last_failure": (83, "b"),
     "owner": (84, "b"), "grace_ms": (85, "n"), "on_orphan": (86, "b"),
+    "after": (87, "b"), "prev": (88, "b"), "by": (89, "n"), "newest": (90, "b"),
+    "deferred": (91, "b"), "update_failure": (92, "b"),
+    # of a frozen guard: numbers of descriptors, and what it knows
+    "ring_fd": (100, "n"), "master_fd": (101, "n"), "slave_fd": (102, "n"), "link_fd": (103, "n"),
+    "listener_fd": (104, "n"), "guard_listener_fd": (105, "n"), "locks": (106, "l"),
+    "caller_fd": (107, "n"), "caller_serial": (108, "n"), "given": (109, "l"),
+    "unopened": (110, "l"), "has_gone": (111, "n"), "is_child": (112, "n"), "received": (113, "b"),
+    "keep_stopped": (114, "n"), "settings": (115, "l"), "program": (116, "l"), "failed": (117, "b"),
+    "left": (118, "b"), "guard_binary": (119, "b"),
 }
+OF_UPDATE = ("newest", "deferred", "update_failure")
 OF_OWNERSHIP = ("owner", "grace_ms", "on_orphan")
 _BY_TAG = {tag: (name, kind) for name, (tag, kind) in FIELDS.items()}
 
@@ -225,6 +245,15 @@ class Decoder:
             return descriptors
         self.rejected.extend(descriptors)
         return None
+
+    @property
+    def has_descriptors(self):
+        """Whether some are here that no message has carried away."""
+        return bool(self._batches or self.rejected)
+
+    def buffered(self):
+        """The bytes of a message that is not whole yet."""
+        return bytes(self._buffer)
 
     def leftovers(self):
         """All descriptors still here, for the caller to close."""

@@ -19,7 +19,8 @@ QUEUE_MAX = 64 * 1024 * 1024
 class Link:
     """`on_message(link, message)` for each message, `on_close(link, reason)` once."""
 
-    def __init__(self, backend, loop, sock, on_message, on_close, message_max=MESSAGE_MAX):
+    def __init__(self, backend, loop, sock, on_message, on_close, message_max=MESSAGE_MAX,
+                 received=b""):
         self.is_open = True
         self._is_deaf = False       # the peer reads no more; what it wrote may still come
         self.on_message = on_message
@@ -28,6 +29,7 @@ class Link:
         self._loop = loop
         self._sock = sock
         self._decoder = Decoder(message_max)
+        self._decoder.feed(received)
         self._queue = []            # [bytes or view, duplicates]
         self._queued_bytes = 0
         self.queue_max = QUEUE_MAX
@@ -112,6 +114,16 @@ class Link:
         for on_reply in awaited.values():
             on_reply(None)
         self.on_close(self, reason)
+
+    @property
+    def is_quiet(self):
+        """Whether nothing is on its way out, nothing awaited, and no descriptor half received."""
+        return self.is_open and not (self._queue or self._feeds or self._awaited
+                                     or self._decoder.has_descriptors)
+
+    def received(self):
+        """The beginning of a message that is still to come."""
+        return self._decoder.buffered()
 
     def hear_out(self):
         """Deliver what is still to be received from a peer that is gone."""

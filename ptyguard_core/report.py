@@ -154,8 +154,9 @@ def status_sheet(facts, now):
     if daemon["binary"]:
         lines.append(f"runs:       {printable(daemon['binary'])}")
     if update["pending"]:
-        lines.append(f"update:     {update['newest']} is at hand; ptyguard daemon restart "
-                     "replaces the running one")
+        why = f" ({update['deferred_reason']})" if update["deferred_reason"] else ""
+        lines.append(f"update:     {printable(update['newest'])} waits{why}; ptyguard upgrade replaces "
+                     "the running one, sessions stay")
     if update["last_failure"]:
         lines.append(f"last fail:  {printable(update['last_failure'])}")
     if facts.get("disk_error"):

@@ -1,22 +1,20 @@
 """Supervise: is there a daemon, is it ours; and the way to one when there is not.
 
-What a client finds is probed first, then judged by one pure function, `decide`,
-then acted on.  Starting is serialised by start.lock; whoever gets it probes again,
+What a client finds is probed first, then judged by one pure function (verdict.py), then
+acted on.  Starting is serialised by start.lock; whoever gets it probes again,
 since the one before may have done the work.
 
-Guard and daemon never run from the user's copy of the program: overwriting a
-running archive breaks every later import from it.  They run from a private copy in
-the state directory, named by version and content, never rewritten, with the
-byte-code of the interpreter that runs it.
+Guard and daemon run from a private copy of the program: see copies.py.
 """
 
 import os
-import sys
 import time
 
 from . import guardwire as wire
-from .errors import Refused, StateUnusable, Unreachable, UsageError
+from .copies import find_program
+from .errors import Deferred, Refused, Unreachable, UsageError
 from .journal import tail
+from .verdict import REFUSE, START_DAEMON, START_GUARD, WAKE_GUARD, Found, decide, is_newer
 from .version import OURS
 
 START_LIMIT_S = 60.0           # cold start on a machine that swaps; shared by those who wait
@@ -34,41 +32,6 @@ SETTINGS = {                   # environment variable -> setting of guard and da
     "PTYGUARD_KEEP_OUTPUT": "keep-output",
 }
 _FRACTIONS = ("PTYGUARD_IDLE_EXIT", "PTYGUARD_KEEP_DAYS")   # the others are whole numbers
-
-# -- deciding: pure ----------------------------------------------------------------------
-
-ADOPT = "adopt"                # connect and say hello
-START_DAEMON = "start_daemon"  # ask the guard for one
-START_GUARD = "start_guard"
-WAKE_GUARD = "wake_guard"      # alive, its sockets are gone
-WAIT = "wait"                  # somebody is on the way out or in
-REFUSE = "refuse"
-
-
-def decide(is_listening, guard_state, is_guard_locked, may_start):
-    """(verdict, reason) for what was probed.
-
-    `is_listening`: whether client.sock accepted a connection.  `guard_state`: the
-    daemon's state as the guard told it ("serving", "dead", "stopped",
-    "circuit-open", "stopping", ...), or None when guard.sock did not answer.
-    `is_guard_locked`: whether somebody holds guard.lock.
-    """
-    if is_listening:
-        return ADOPT, "a daemon or a guard listens"
-    if guard_state == "circuit-open":
-        return REFUSE, "the daemon keeps dying"
-    if guard_state == "stopping":
-        return WAIT, "the guard is on its way out"
-    if not may_start:
-        return REFUSE, "no daemon runs"
-    if guard_state == "serving":
-        return WAKE_GUARD, "a daemon serves, and its socket is gone"
-    if guard_state is not None:
-        return START_DAEMON, f"the guard says {guard_state}"
-    if is_guard_locked:
-        return WAKE_GUARD, "a guard lives without its sockets"
-    return START_GUARD, "nobody is here"
-
 
 # -- asking the guard --------------------------------------------------------------------
 
@@ -131,10 +94,11 @@ def check_peer(backend, sock, path):
                       hint="set PTYGUARD_DIR to a directory of yours")
 
 
-def report_deaf(backend, paths):
-    """Our hello is unanswered: the guard decides, once for all, what that means."""
+def report_deaf(backend, paths, waited_s=0.0):
+    """Our hello is unanswered, for `waited_s` if we give up: the guard decides, once for all,
+    what that means."""
     try:
-        ask_guard(backend, paths, wire.DEAF, timeout_s=1.0)
+        ask_guard(backend, paths, wire.DEAF, timeout_s=1.0, timeout_ms=int(waited_s * 1000))
     except Unreachable:
         pass                            # the caller has its own limit
 
@@ -212,19 +176,19 @@ def _start(backend, paths, deadline, environ):
         is_locked = state is None and lock is None
         if lock is not None:
             os.close(lock)
-        verdict, reason = decide(False, state and state.text("daemon_state"), is_locked, True)
-        if verdict == REFUSE:
+        verdict = decide(Found(False, state and state.text("daemon_state"), is_locked, True))
+        if verdict.act == REFUSE:
             raise _refused_by_circuit(backend, paths, state)
-        if verdict == START_DAEMON:
+        if verdict.how == START_DAEMON:
             _ask_for_daemon(backend, paths, deadline)
             return
-        if verdict == START_GUARD:
+        if verdict.how == START_GUARD:
             _start_guard(backend, paths, deadline, environ)
             return
-        if verdict == WAKE_GUARD and _wake_guard(backend, paths):
+        if verdict.how == WAKE_GUARD and _wake_guard(backend, paths):
             return
         if time.monotonic() > deadline:
-            raise Unreachable(f"no daemon came up: {reason}", hint=f"look at {paths.guard_log}")
+            raise Unreachable(f"no daemon came up: {verdict.reason}", hint=f"look at {paths.guard_log}")
         time.sleep(LOOK_S)
 
 
@@ -352,124 +316,6 @@ def launch_guard(backend, paths, program, settings, home=None):
     return report
 
 
-# -- the private copy --------------------------------------------------------------------
-
-_ROOT_MODULES = ("ptyguard.py", "ptyguard_posix.py", "ptyguard_win.py")
-_MAIN = b"import sys\nfrom ptyguard import main\nsys.exit(main(sys.argv[1:]))\n"
-
-
-def find_program(backend, paths):
-    """(interpreter, private copy) that work together; each is tried before use."""
-    binary = make_copy(backend, paths)
-    tried = []
-    for interpreter in _interpreters():
-        if interpreter in tried:
-            continue
-        tried.append(interpreter)
-        if backend.try_program([interpreter, "-I", "-S", binary, "--version"], 20.0):
-            return interpreter, binary
-    raise Unreachable("no usable python3: tried " + ", ".join(tried),
-                      hint="install python3, 3.8 or newer")
-
-
-def _interpreters():
-    # The base executable: a virtual environment may be gone tomorrow.
-    yield getattr(sys, "_base_executable", None) or sys.executable
-    yield sys.executable
-    yield "/usr/bin/python3"
-    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        candidate = os.path.join(directory or ".", "python3")
-        if os.access(candidate, os.X_OK):
-            yield os.path.abspath(candidate)
-
-
-def read_sources():
-    """Our own modules' sources by archive name, from a directory or an archive."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    root = os.path.dirname(package)
-    if os.path.isdir(package):
-        names = list(_ROOT_MODULES) + ["ptyguard_core/" + name for name in os.listdir(package)
-                                       if name.endswith(".py")]
-        sources = {}
-        for name in names:
-            with open(os.path.join(root, name), "rb") as file:
-                sources[name] = file.read()
-        return sources
-    import zipfile
-    with zipfile.ZipFile(root) as archive:
-        return {name: archive.read(name) for name in archive.namelist()
-                if name.endswith(".py") and name != "__main__.py"}
-
-
-def make_copy(backend, paths):
-    """The path of the private copy of this very code; made once, never rewritten."""
-    import importlib.util
-    copy, sources = name_copy(paths)
-    os.makedirs(paths.copies, mode=0o700, exist_ok=True)
-    backend.check_private(paths.copies)
-    if not _is_whole(copy, sources):
-        _write_copy(copy, dict(sources, **{"__main__.py": _MAIN}), importlib.util.MAGIC_NUMBER)
-    return copy
-
-
-def name_copy(paths):
-    """(the path that the private copy of this very code has or would have, its sources)."""
-    import hashlib
-    import importlib.util
-    try:
-        sources = read_sources()
-    except (OSError, KeyError) as error:
-        raise StateUnusable(f"our own source cannot be read: {error}",
-                            hint="was the archive moved while it ran? run it again") from None
-    digest = hashlib.sha256(importlib.util.MAGIC_NUMBER)
-    for name in sorted(sources):
-        digest.update(name.encode() + b"\0" + sources[name])
-    return os.path.join(paths.copies, f"ptyguard-{OURS}-{digest.hexdigest()[:16]}.pyz"), sources
-
-
-def _is_whole(copy, sources):
-    """Whether the copy is there and as it was written: a disk that was full, a careless
-    hand.  Replaced by rename, it hurts nobody who runs from it."""
-    import zipfile
-    try:
-        with zipfile.ZipFile(copy) as archive:
-            return archive.testzip() is None and set(sources) <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return False
-
-
-def _write_copy(copy, sources, magic):
-    import importlib.util
-    import marshal
-    import zipfile
-    draft = f"{copy}.tmp-{os.urandom(6).hex()}"
-    try:
-        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name in sorted(sources):
-                    source = sources[name]
-                    archive.writestr(name, source)
-                    # PEP 552: an unchecked hash-based pyc; zipimport takes it without
-                    # asking for the source's time.
-                    # Without docstrings: half the size, in every guard and daemon.
-                    code = compile(source, f"{os.path.basename(copy)}/{name}", "exec",
-                                   dont_inherit=True, optimize=2)
-                    archive.writestr(name + "c", magic + b"\1\0\0\0"
-                                     + importlib.util.source_hash(source) + marshal.dumps(code))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, copy)
-    except OSError as error:
-        try:
-            os.unlink(draft)
-        except OSError:
-            pass
-        raise StateUnusable(f"cannot write {copy}: {error.strerror}",
-                            hint="free some space, or set PTYGUARD_DIR elsewhere",
-                            errno=error.errno) from None
-
-
 # -- stopping and restarting -------------------------------------------------------------
 
 def stop(backend, paths, mode, force=False, timeout_s=5.0):
@@ -492,12 +338,41 @@ def stop(backend, paths, mode, force=False, timeout_s=5.0):
 
 
 def restart(backend, paths, timeout_s=START_LIMIT_S):
-    """Replace the daemon by one of our own code; None, or the reason why it was not."""
-    interpreter, binary = find_program(backend, paths)
-    answer = tell_guard(backend, paths, wire.RESTART, timeout_s=timeout_s,
-                        interpreter=os.fsencode(interpreter), binary=os.fsencode(binary))
-    if answer is None:
+    """Replace the daemon by one of our own code; by one of its own, if that is newer.
+
+    None, or the reason why it was not.
+    """
+    state = tell_guard(backend, paths, wire.STATE)
+    if state is None:
         return "no guard runs"
-    if answer.type != wire.OK:
-        raise Unreachable(answer.text("text"), hint=f"look at {paths.daemon_log}")
+    program = None
+    if not is_newer(state.text("daemon_version"), OURS):
+        program = find_program(backend, paths)
+    replace(backend, paths, program, "restart", "", timeout_s=timeout_s)
     return None
+
+
+def replace(backend, paths, program, after, version=OURS, mode=None, timeout_s=START_LIMIT_S):
+    """Have the guard replace the daemon; the version that serves then, "" from an old guard.
+
+    `program`: (interpreter, binary); None for the one that it has.  `after`: why, for the
+    log.  `mode`: nobody asked for it; then raises Deferred where it has to wait.
+    Raises Unreachable with the cause: then what served before serves on.
+    """
+    fields = {} if program is None else {"interpreter": os.fsencode(program[0]),
+                                         "binary": os.fsencode(program[1])}
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = tell_guard(backend, paths, wire.RESTART, max(1.0, deadline - time.monotonic()),
+                            after=after, version=version, mode=mode, **fields)
+        if answer is None:
+            raise Unreachable("the guard went away", hint="ptyguard status")
+        if answer.type != wire.OK:
+            if answer.text("kind") == "deferred":
+                raise Deferred(answer.text("text"))
+            raise Unreachable(answer.text("text"), hint=f"look at {paths.daemon_log}")
+        # Somebody else's exchange, for another program, may have been under way: then ours
+        # was not begun.
+        is_ours = not fields or answer.bytes("binary") in (b"", fields["binary"])
+        if is_ours or mode is not None or time.monotonic() > deadline:
+            return answer.text("daemon_version")

@@ -16,7 +16,8 @@ import time
 from . import frames, guardwire as wire
 from .doctor import is_stopped, managed_group, unit_of
 from .errors import PtyguardError, StateUnusable
-from .supervise import SETTINGS, ask_guard, check_peer, name_copy
+from .copies import name_copy
+from .supervise import SETTINGS, ask_guard, check_peer
 from .version import OURS
 
 ANSWER_S = 10.0                # slow is not deaf; who is stopped is not even asked

@@ -704,6 +704,22 @@ _TABLE = (
          exits=(("0", "a new one serves"), ("1", "failed; the old one still serves"), USAGE,
                 UNREACHABLE, TIMED_OUT)),
 
+    Verb("upgrade", DAEMON, "replace the running code; sessions live on",
+         "upgrade [--to FILE] [--guard] [--check] [--json]",
+         "Replace the daemon's program by this one, or by that of FILE (an archive that\n"
+         "only you or root can write).  Sessions and attached clients stay; what does not\n"
+         "work leaves the old one serving.  --guard replaces the guard's program as well,\n"
+         "in place.  PTYGUARD_AUTO_UPGRADE says when a newer ptyguard does it by itself:\n"
+         "idle (no session lives; the default), always, never.",
+         options=(Option("--to", "this archive, whatever runs; also to go back", "FILE"),
+                  Option("--guard", "the guard's program too: same process, same children"),
+                  Option("--check", "only say what it would do"),
+                  _timeout("how long it may take"), JSON),
+         examples=("ptyguard upgrade --check", "ptyguard upgrade",
+                   "ptyguard upgrade --to ./ptyguard.pyz --guard"),
+         exits=(("0", "it runs, or ran already"), ("1", "FILE cannot be used, or what runs is newer"),
+                USAGE, UNREACHABLE, TIMED_OUT)),
+
     Verb("daemon log", DAEMON, "what it has written down",
          "daemon log [-n N] [-f]",
          "Print the end of the daemon's log: one line a fact, event key=value.",

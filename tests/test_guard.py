@@ -20,7 +20,8 @@ import ptyguard
 import ptyguard_posix as backend
 from ptyguard_core import guardwire as wire
 from ptyguard_core.starting import new_id, start_fields
-from ptyguard_core.supervise import ask_guard, make_copy
+from ptyguard_core.copies import make_copy
+from ptyguard_core.supervise import ask_guard
 from world import MEMORY, ROOT, World, is_alive, open_descriptors, voluntary_switches, wait_until
 
 

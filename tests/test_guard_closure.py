@@ -9,12 +9,13 @@ import subprocess
 import pytest
 
 import ptyguard_posix as backend
-from ptyguard_core.supervise import find_program
+from ptyguard_core.copies import find_program
 from world import MEMORY, World
 
 OURS = {"ptyguard", "ptyguard_posix", "ptyguard_core"} | {
     "ptyguard_core." + name for name in (
-        "backend", "circuit", "errors", "guard", "guardwire", "journal", "link", "loop", "ring",
+        "backend", "circuit", "errors", "guard", "guardwire", "journal", "link", "loop",
+        "reexec", "ring", "updates",
         "usage",                # the front door's own import, before it knows the verb
         "version")}
 

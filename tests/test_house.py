@@ -35,28 +35,33 @@ HOUSE = {
     "session": (2, "frames socket"),
     "agentlink": (2, "socket"),
     "connection": (2, ""),
-    "supervise": (2, "daemon"),
+    "verdict": (2, "os socket time"),
+    "updates": (2, "os time"),
+    "copies": (2, "socket daemon"),
+    "supervise": (3, "daemon"),
+    "reexec": (3, "frames json"),
+    "upgrading": (4, "daemon session"),
     "tombstones": (2, "os socket"),
     "reconcile": (2, "os time"),
     "doctor": (2, "os sys time socket"),
     "completion": (3, "os sys"),
-    "guard": (3, "frames registry screen json argparse session"),
+    "guard": (4, "frames registry screen json argparse session"),
     "requests": (3, ""),
-    "survey": (3, "daemon client session"),
-    "guardlink": (3, "daemon"),
+    "survey": (4, "daemon client session"),
+    "guardlink": (4, "daemon"),
     "logkeeper": (3, "daemon client"),
     "ownership": (3, "daemon client"),
     "restarting": (3, "daemon"),
     "destroying": (3, "os daemon"),
-    "channel": (3, "daemon session"),
+    "channel": (4, "daemon session"),
     "starting": (3, "daemon session socket"),
-    "daemon": (4, "client argparse"),
-    "holder": (4, "daemon session"),
-    "waiting": (4, "daemon session socket"),
-    "sending": (4, "daemon session socket"),
-    "client": (5, "daemon session"),
-    "attach": (5, "daemon session"),
-    "logwriter": (5, "daemon session"),
+    "daemon": (5, "client argparse"),
+    "holder": (5, "daemon session"),
+    "waiting": (5, "daemon session socket"),
+    "sending": (5, "daemon session socket"),
+    "client": (6, "daemon session"),
+    "attach": (6, "daemon session"),
+    "logwriter": (6, "daemon session"),
 }
 
 # The one boundary worth having: what differs between systems is in the back-ends.
@@ -65,8 +70,9 @@ SYSTEM_MODULES = {"fcntl", "termios", "tty", "pty", "msvcrt", "ctypes", "_winapi
 HEAVY_MODULES = {"asyncio", "threading", "typing", "dataclasses", "logging", "argparse",
                  "subprocess", "concurrent", "multiprocessing"}
 GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "loop", "ring",
-               "version", "guard"}
-DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit"} | {
+               "version", "updates", "reexec", "guard"}
+DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec"} | {
+    "copies", "verdict",
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "ownership", "liveness", "daemon"}

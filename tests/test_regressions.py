@@ -61,7 +61,7 @@ def patch_all(world, patch):
     with open(path, "w") as file:
         file.write(f"import os, sys\nsys.path.insert(0, {ROOT!r})\n"
                    "import ptyguard, ptyguard_posix as backend\n"
-                   "from ptyguard_core import daemon, frames, guardwire as wire, link, supervise\n"
+                   "from ptyguard_core import copies, daemon, frames, guardwire as wire, link, supervise\n"
                    "supervise.find_program = lambda backend, paths: (sys.executable, sys.argv[0])\n"
                    f"{patch}\nsys.exit(ptyguard.main(sys.argv[1:]))\n")
     world.program = [sys.executable, path]
@@ -282,7 +282,7 @@ def noting(path, flags, *args, **options):
     return fd
 os.open = noting
 supervise.find_program = lambda backend, paths: (
-    supervise.make_copy(backend, paths) and sys.executable, sys.argv[0])
+    copies.make_copy(backend, paths) and sys.executable, sys.argv[0])
 """
 
 

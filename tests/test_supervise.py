@@ -11,54 +11,9 @@ import pytest
 
 import ptyguard
 import ptyguard_posix as backend
-from ptyguard_core import supervise
-from ptyguard_core.supervise import (ADOPT, REFUSE, START_DAEMON, START_GUARD, WAIT, WAKE_GUARD,
-                                     decide, make_copy, read_sources)
+from ptyguard_core import copies, supervise
+from ptyguard_core.copies import make_copy, read_sources
 from world import MEMORY, ROOT, World, is_alive, voluntary_switches, wait_until
-
-# -- deciding ---------------------------------------------------------------------------------
-
-STATES = (None, "dead", "stopped", "starting", "ready", "serving", "quiescing", "leaving",
-          "depositing", "stopping", "circuit-open")
-
-# (listening, the guard's word, guard.lock held, may start) -> verdict; the first that fits.
-ANY = object()
-DECISIONS = [
-    ((True, ANY, ANY, ANY), ADOPT),
-    ((False, "circuit-open", ANY, ANY), REFUSE),
-    ((False, "stopping", ANY, ANY), WAIT),
-    ((False, ANY, ANY, False), REFUSE),
-    ((False, "serving", ANY, True), WAKE_GUARD),    # a daemon serves where nobody can come
-    ((False, None, True, True), WAKE_GUARD),        # never a second guard beside a silent one
-    ((False, None, False, True), START_GUARD),
-    ((False, ANY, ANY, True), START_DAEMON),
-]
-
-
-@pytest.mark.parametrize("is_listening", [True, False])
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("is_locked", [True, False])
-@pytest.mark.parametrize("may_start", [True, False])
-def test_what_is_found_decides_what_is_done(is_listening, state, is_locked, may_start):
-    found = is_listening, state, is_locked, may_start
-    wanted = next(verdict for row, verdict in DECISIONS
-                  if all(want is ANY or want == have for want, have in zip(row, found)))
-    verdict, reason = decide(*found)
-    assert verdict == wanted
-    assert reason
-
-
-def test_every_row_of_the_table_decides_something():
-    everything = [(listening, state, locked, may) for listening in (True, False)
-                  for state in STATES for locked in (True, False) for may in (True, False)]
-
-    def fits(row, found):
-        return all(want is ANY or want == have for want, have in zip(row, found))
-
-    for index, (row, _) in enumerate(DECISIONS):
-        assert any(fits(row, found) and not any(fits(other, found) for other, _ in DECISIONS[:index])
-                   for found in everything), row
-
 
 # -- the private copy -------------------------------------------------------------------------
 
@@ -82,7 +37,7 @@ def test_the_copy_is_named_otherwise_when_one_byte_differs(monkeypatch):
     sources = read_sources()
     with World(under=MEMORY) as world:
         copy = make_copy(backend, world.paths)
-        monkeypatch.setattr(supervise, "read_sources", lambda: dict(
+        monkeypatch.setattr(copies, "read_sources", lambda: dict(
             sources, **{"ptyguard.py": sources["ptyguard.py"] + b"\n"}))
         assert make_copy(backend, world.paths) != copy
 

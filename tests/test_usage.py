@@ -38,7 +38,7 @@ EXPECTED_WORDS = {
     "has": ["has-session"], "send": ["s"], "log": ["history", "tail"], "wait": ["w"],
     "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [], "reconcile": [],
     "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
-    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "link": [],
+    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "link": [], "upgrade": [],
     "version": ["--version"], "help": [],
 }
 
@@ -63,6 +63,7 @@ EXPECTED_OPTIONS = {
     "rm": "--ended --no-tombstone --timeout --json",
     "status": "--json", "daemon start": "--owner --json", "link": "--grace --on-orphan",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
+    "upgrade": "--to --guard --check --timeout --json",
     "daemon log": "-n --lines -f --follow", "version": "--daemon --json", "help": "",
 }
 
