@@ -479,6 +479,9 @@ def attach(daemon, client, fields, reply):
     if client.session is not None:
         raise Busy("this connection follows a session already", hint="one connection, one session")
     session = _target(daemon, fields)
+    if session.state == STARTING:
+        _put_off(attach, daemon, session, client, fields, reply)
+        return
     mode = fields.get("mode", "follow")
     if mode == "attach" and session.is_over:
         raise _is_over(session)
@@ -553,9 +556,24 @@ def leave(daemon, client, fields, reply):
     reply()
 
 
+def _put_off(verb, daemon, session, client, fields, reply):
+    """Answer that once the session's program runs, or does not: its output is still to come."""
+    def started(_error):
+        if client.is_open:
+            try:
+                verb(daemon, client, fields, reply)
+            except PtyguardError as error:
+                reply(error=error)
+
+    daemon.when_started(session, started)
+
+
 def read(daemon, client, fields, reply):
     """Bytes of the history: a reply with `offset` and `size`, then DATA frames."""
     session = _target(daemon, fields)
+    if session.state == STARTING:
+        _put_off(read, daemon, session, client, fields, reply)
+        return
     ring = session.ring
     if ring is None:
         raise PtyguardError(f"the output of session {session.name} is not kept any more",

@@ -712,7 +712,7 @@ _TABLE = (
          "in place.  PTYGUARD_AUTO_UPGRADE says when a newer ptyguard does it by itself:\n"
          "idle (no session lives; the default), always, never.",
          options=(Option("--to", "this archive, whatever runs; also to go back", "FILE"),
-                  Option("--guard", "the guard's program too: same process, same children"),
+                  Option("--guard", "the guard's program too, in place"),
                   Option("--check", "only say what it would do"),
                   _timeout("how long it may take"), JSON),
          examples=("ptyguard upgrade --check", "ptyguard upgrade",
