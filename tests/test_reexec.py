@@ -45,7 +45,7 @@ def test_the_guard_is_another_program_and_the_same_process(own, later):
     assert own.guard_pid() == guard == after["pid"]
     assert (after["version"], after["started_at"]) == (LATER, before["started_at"])
     assert {s["name"]: s["pid"] for s in own.json("ls", "-a")["sessions"]} == pids
-    assert own.run("log", "over", check=0).stdout == b"bye\r\n"
+    assert own.run("log", "over", check=0).stdout == b"bye\n"
     own.run("wait", "over", check=9)
     own.run("send", "--enter", "lives", "hello", check=0)
     own.run("wait", "lives", "--for", "hello\r\nhello", "--timeout", "60", check=0)

@@ -416,7 +416,7 @@ def test_a_version_that_is_only_said_is_tried_once_and_never_reaches_a_session(o
             check=0)
     assert running(own) == LATER                    # its copy says so too
     own.run("wait", "s", "--for", "done", "--timeout", "60", check=0)
-    assert own.run("log", "s", check=0).stdout == b"done\r\n"
+    assert own.run("log", "s", check=0).stdout == b"done\n"
 
 
 def test_a_daemon_that_says_another_version_than_it_should_is_replaced_once(own, tmp_path):
