@@ -48,7 +48,7 @@ def test_the_guard_is_another_program_and_the_same_process(own, later):
     assert own.run("log", "over", check=0).stdout == b"bye\n"
     own.run("wait", "over", check=9)
     own.run("send", "--enter", "lives", "hello", check=0)
-    own.run("wait", "lives", "--for", "hello\r\nhello", "--timeout", "60", check=0)
+    own.run("wait", "lives", "--for", "hello\\s+hello", "--timeout", "60", check=0)
     own.run("daemon", "stop", "--sessions", "kill", check=0)
     assert not is_alive(guard)
 
@@ -99,7 +99,7 @@ def test_after_it_daemons_may_be_killed_replaced_and_guards_lost_as_before(own, 
     old = own.kill_guard()
     own.new_guard_pid(old)
     own.run("send", "--enter", "s", "hello", check=0)
-    own.run("wait", "s", "--for", "hello\r\nhello", "--timeout", "60", check=0)
+    own.run("wait", "s", "--for", "hello\\s+hello", "--timeout", "60", check=0)
 
 
 def test_a_deposited_session_survives_it_too(own, later):
@@ -121,7 +121,7 @@ def test_a_resting_guard_can_be_replaced_and_still_wakes_for_a_client(own, later
     own.run("daemon", "stop", "--sessions", "keep", check=0)
     guard = own.guard_pid()
     own.run("send", "--enter", "s", "hello", check=0)
-    own.run("wait", "s", "--for", "hello\r\nhello", "--timeout", "60", check=0)
+    own.run("wait", "s", "--for", "hello\\s+hello", "--timeout", "60", check=0)
     assert own.guard_pid() == guard
 
 
@@ -146,7 +146,7 @@ def test_children_of_a_replaced_guard_get_nothing_of_it(own, later):
     told = own.run("log", "s", check=0).stdout.decode()
     numbers = {int(number) for number in re.findall(r" (\d+) -> ", told)}
     assert numbers <= {0, 1, 2, 3}, told            # 3: the shell's or ls's own look
-    assert re.search(r"SigBlk:\s+0+\r", told) and re.search(r"SigIgn:\s+0+\r", told), told
+    assert re.search(r"SigBlk:\s+0+\n", told) and re.search(r"SigIgn:\s+0+\n", told), told
 
 
 FAILS = {
@@ -176,7 +176,7 @@ def test_a_program_that_cannot_be_the_guard_leaves_it_as_it_is(how, own, tmp_pat
     assert says in done.stderr and b"goes on as before" in done.stderr, done.stderr
     assert own.guard_pid() == guard and guard_facts(own) == before
     own.run("send", "--enter", "s", "hello", check=0)
-    own.run("wait", "s", "--for", "hello\r\nhello", "--timeout", "60", check=0)
+    own.run("wait", "s", "--for", "hello\\s+hello", "--timeout", "60", check=0)
     own.run("key", "s", "C-d", check=0)
     own.run("wait", "s", check=6)                   # its child still
 
