@@ -52,6 +52,7 @@ ENVIRONMENT = (
     ("PTYGUARD_KEEP_COUNT", "ended sessions kept at most: 100"),
     ("PTYGUARD_KEEP_DAYS", "days that an ended session is kept: 7"),
     ("PTYGUARD_KEEP_OUTPUT", "bytes of output of ended sessions that are kept in all: 33554432"),
+    ("PTYGUARD_SCOPE", "systemd: as if --survive-logout were given wherever a guard is started"),
     ("PTYGUARD_SESSION", "set in a session: the name that it had at its start"),
     ("PTYGUARD_SESSION_ID", "set in a session: its id"),
 )

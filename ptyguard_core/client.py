@@ -37,12 +37,13 @@ class Client:
     """A connection to the user's daemon; a context manager."""
 
     def __init__(self, backend: Any, paths: Any, may_start: bool = True,
-                 timeout_s: float = START_LIMIT_S) -> None:
+                 timeout_s: float = START_LIMIT_S, scope: Any = None) -> None:
         """Use `ptyguard.connect`, which knows the back-end."""
         self.backend = backend
         self.paths = paths
         self._may_start = may_start
-        self._channel = Channel(backend, paths, "api", may_start, timeout_s)
+        self._scope = scope
+        self._channel = Channel(backend, paths, "api", may_start, timeout_s, scope=scope)
 
     def __enter__(self) -> Client:
         return self
@@ -65,7 +66,7 @@ class Client:
 
     def open_channel(self, role: str) -> Channel:
         """A connection of its own, for following or sending."""
-        return Channel(self.backend, self.paths, role, self._may_start)
+        return Channel(self.backend, self.paths, role, self._may_start, scope=self._scope)
 
     def start(self, argv: Optional[Sequence[Text]] = None, name: Optional[str] = None,
               if_exists: str = "refuse", **options: Any) -> Session:

@@ -848,6 +848,9 @@ class Guard:
             "deaths": self.circuit.recent_deaths, "last_failure": self.last_failure,
             "binary": self.program[1], "interpreter": self.program[0],
         }
+        if self.circuit.is_open:
+            left_s = max(0.0, self.circuit.retry_at - self.loop.clock())
+            fields["retry_at_ms"] = int((time.time() + left_s) * _MS)
         if daemon is not None:
             fields.update(daemon_pid=daemon.pid, daemon_start=daemon.start,
                           daemon_version=daemon.version,
