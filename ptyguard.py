@@ -59,7 +59,16 @@ def connect(directory=None, may_start=True):
     """
     from ptyguard_core.client import Client
     backend = pick_backend()
-    return Client(backend, backend.find_paths(directory), may_start)
+    return Client(backend, backend.find_paths(directory), may_start, scope=wish_for_scope(backend))
+
+
+def wish_for_scope(backend, is_asked=False, note=None):
+    """Where a guard that has to be started is to be, as Scope; None for where we are."""
+    value = os.environ.get("PTYGUARD_SCOPE", "")
+    if not (value or is_asked):
+        return None                     # and nothing is loaded for it
+    from ptyguard_core.scope import Scope
+    return Scope(backend, value, is_asked, note)
 
 
 def console():
@@ -148,6 +157,10 @@ def _print(text, end="\n"):
     _write_out((text + end).encode(encoding, "backslashreplace"))
 
 
+def _print_lines(lines):
+    _print("".join(line + "\n" for line in lines), end="")
+
+
 def _tell(text):
     """A line to standard error, which is the last place to complain to."""
     data = (text + "\n").encode(sys.stderr.encoding if sys.stderr else "utf-8", "backslashreplace")
@@ -166,6 +179,7 @@ class _Call:
         self._backend = None
         self._paths = None
         self._client = None
+        self._scope = None
         self.status_file = None         # of `run --status-file`, until it is written
 
     def run(self):
@@ -195,8 +209,9 @@ class _Call:
     def client(self):
         if self._client is None:
             from ptyguard_core.client import Client
+            self._scope = wish_for_scope(self.backend, bool(self.get("survive_logout")), self.say)
             self._client = Client(self.backend, self.paths, not self.get("no_start"),
-                                  may_update=self.command.verb not in _LOOKING)
+                                  may_update=self.command.verb not in _LOOKING, scope=self._scope)
             if self._client.notice is not None:
                 self._tell_notice(self._client.notice)
             if self.get("verbose"):
@@ -306,6 +321,8 @@ class _Call:
         if name is not None:
             fields["name"] = name
         ok = self.client.request("start", if_exists=if_exists, **fields)
+        if self._scope is not None:
+            self._scope.judge(self.client.welcome.get("guard_pid"))
         return ok["session"], ok["created"]
 
     def _tell_of_fallback(self):
@@ -870,6 +887,7 @@ class _Call:
             reason = guard.text("reason")
         elif self._is_locked(paths.guard_lock):
             state = "unhealthy"
+            reason = reason or self._about_lock(paths)
         elif self._is_locked(paths.daemon_lock):
             state = "running"           # its guard died; it serves on
         elif os.path.exists(paths.client_socket) or os.path.exists(paths.guard_socket):
@@ -883,6 +901,16 @@ class _Call:
             except PtyguardError as error:
                 state, reason = "unhealthy", error.message
         return _status_facts(paths, state, reason, guard, daemon)
+
+    def _about_lock(self, paths):
+        """Who holds guard.lock, where no guard answers."""
+        words, pids = self.backend.lock_holder(paths.guard_lock), \
+            self.backend.look_at_lock(paths.guard_lock)[1]
+        is_guard = " guard, " in words and (not pids or words.startswith(tuple(f"pid {p} " for p in pids)))
+        if is_guard:
+            return f"a guard lives ({words}) without its socket {paths.guard_socket}"
+        holder = f"pid {pids[0]}" if pids else "somebody"
+        return f"{paths.guard_lock} is held by {holder}, and that is no guard: nothing starts meanwhile"
 
     def _claim_to_live(self, paths):
         """Whether records tell of living sessions, while no guard is there to hold them."""
@@ -903,6 +931,8 @@ class _Call:
         if self.get("owner"):
             self.client.request("own", owner=self.get("owner"))
         facts = self.client.status()
+        if self._scope is not None:
+            self._scope.judge(facts["guard_pid"])
         if self.get("json"):
             return self.status()
         _print(f"daemon {facts['pid']}, guard {facts['guard_pid']}")
@@ -1022,35 +1052,51 @@ class _Call:
         self._await_guard(supervise, wire)
 
     def daemon_log(self):
-        """What the daemon has written down."""
-        try:
-            with open(self.paths.daemon_log, "rb") as file:
-                data = file.read()
-                _write_out(_last_lines(data, self.get("lines", 100)))
-                if self.get("follow"):
-                    self._follow_file(file)
-        except FileNotFoundError:
-            self.say("there is no log yet")
+        """What daemon and guard have written down, as one."""
+        from ptyguard_core.logview import LogTail, merged
+        looked = self.backend.look_for_paths(self.get("dir"))[0]        # looking makes nothing
+        paths, count = (looked.daemon_log, looked.guard_log), self.get("lines", 100)
+        logs = [LogTail(path) for path in paths]
+        if not any(log.exists for log in logs):
+            self.say(f"there is no log yet in {os.path.dirname(paths[0])}")
+            if not self.get("follow"):
+                return 1
+        elif os.isatty(1):
+            self.say(f"{paths[0]} and {os.path.basename(paths[1])}, by time; `daemon_ended` and "
+                     "`circuit_open` tell why a daemon went, `banner` begins another")
+        found = [log.read() for log in logs]
+        older = [log.older(count - data.count(b"\n")) for log, data in zip(logs, found)]
+        lines = merged([before + data for before, data in zip(older, found)])
+        _print_lines(lines[len(lines) - count:] if count < len(lines) else lines)
+        if self.get("follow"):
+            self._follow_logs(logs, merged)
+        return 0
 
-    def _follow_file(self, file):
+    def _follow_logs(self, logs, merged):
         import time
         while True:
-            data = file.read()
-            _write_out(data)
-            if not data:
+            lines = merged([log.read() for log in logs])
+            _print_lines(lines)
+            if not lines:
                 time.sleep(FOLLOW_LOOK_S)
-                try:
-                    if os.stat(self.paths.daemon_log).st_ino != os.fstat(file.fileno()).st_ino:
-                        return self.daemon_log()        # it was rotated
-                except FileNotFoundError:
-                    pass                # between two names
+
+    def daemon_unit(self):
+        """A systemd user unit for whoever wants one."""
+        from ptyguard_core import copies, supervise, unit
+        variables = {name: os.environ[name] for name in supervise.SETTINGS if os.environ.get(name)}
+        supervise.check_settings(variables)
+        directory = self.get("dir") or os.environ.get("PTYGUARD_DIR")
+        if directory:
+            variables["PTYGUARD_DIR"] = self.backend.look_for_paths(directory)[0].root
+        _print(unit.service(copies.own_command(), variables), end="")
 
     def link(self):
         """The daemon lives no longer than a command, or than this process."""
         from ptyguard_core.holder import Holder
         from ptyguard_core.liveness import GRACE_S, KEEP, Terms
         terms = Terms(self.get("grace", GRACE_S), self.get("on_orphan", KEEP))
-        holder = Holder(self.backend, self.paths, terms, not self.get("no_start"), self.say)
+        holder = Holder(self.backend, self.paths, terms, not self.get("no_start"), self.say,
+                        wish_for_scope(self.backend, note=self.say))
         return holder.run(self.command.command)
 
     def doctor(self):
@@ -1109,7 +1155,8 @@ class _Call:
         "prune": prune, "reconcile": reconcile, "status": status, "version": version,
         "completion": completion, "help": help,
         "daemon start": daemon_start, "daemon stop": daemon_stop,
-        "daemon restart": daemon_restart, "daemon log": daemon_log, "link": link,
+        "daemon restart": daemon_restart, "daemon log": daemon_log, "daemon unit": daemon_unit,
+        "link": link,
         "upgrade": upgrade,
         "doctor": doctor,
     }
@@ -1133,6 +1180,7 @@ def _help_page(verb):
 
 
 def _status_facts(paths, state, reason, guard, daemon):
+    from ptyguard_core.logview import last_death
     daemon = daemon or {}
     has_guard = guard is not None
     running, ended = daemon.get("running", 0), daemon.get("ended", 0)
@@ -1151,8 +1199,21 @@ def _status_facts(paths, state, reason, guard, daemon):
         "dir": paths.state, "socket": paths.client_socket, "log": paths.daemon_log,
         "sessions": {"running": running, "ended": ended},
         "update": _update_facts(daemon.get("version"), guard),
-        "disk_error": daemon.get("disk_error"),
+        "disk_error": daemon.get("disk_error"), "log_error": daemon.get("log_error"),
+        "circuit": _circuit_facts(guard) if has_guard else None,
+        "last_death": last_death(paths.guard_log), "guard_log": paths.guard_log,
+        "quarantined": daemon.get("quarantined", []), "kills_pending": daemon.get("kills_pending", []),
+        "tombstones": daemon.get("tombstones"),
     }
+
+
+def _circuit_facts(guard):
+    """Why daemons are not started any more, and when that is tried again; None while they are."""
+    if guard.text("daemon_state") != "circuit-open":
+        return None
+    retry_at_ms = guard.number("retry_at_ms", None)      # an older guard does not tell
+    return {"reason": guard.text("reason"), "deaths": guard.number("deaths"),
+            "retry_at": retry_at_ms and retry_at_ms / 1000}
 
 
 def _update_facts(running, guard):

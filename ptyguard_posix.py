@@ -1477,6 +1477,25 @@ def logout_facts():
             "user": user, "lingers": os.path.exists(f"/var/lib/systemd/linger/{user}")}
 
 
+def user_bus():
+    """The socket of the user's own bus, by the uid alone: cron has no XDG_RUNTIME_DIR."""
+    path = f"/run/user/{os.getuid()}/bus"           # pam_systemd(8)
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return None
+    return path if stat.S_ISSOCK(facts.st_mode) and facts.st_uid == os.getuid() else None
+
+
+def find_program(name):
+    """The absolute path of a program by PATH."""
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, name)
+        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
 def manager_texts(name):
     """The service manager's texts about `logind.conf` or a unit, weightiest last."""
     return _manager_texts(name, _MANAGER_ROOTS)

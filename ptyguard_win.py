@@ -300,6 +300,14 @@ def logout_facts():
     raise _unsupported()
 
 
+def user_bus():
+    raise _unsupported()
+
+
+def find_program(name):
+    raise _unsupported()
+
+
 def manager_texts(name):
     raise _unsupported()
 

@@ -54,6 +54,7 @@ ENVIRONMENT = (
     ("PTYGUARD_KEEP_OUTPUT", "bytes of output of ended sessions that are kept in all: 33554432"),
     ("PTYGUARD_AUTO_UPGRADE", "when a newer ptyguard replaces an older daemon by itself: idle (while no session "
                               "lives; the default), always, never"),
+    ("PTYGUARD_SCOPE", "systemd: as if --survive-logout were given wherever a guard is started"),
     ("PTYGUARD_SESSION", "set in a session: the name that it had at its start"),
     ("PTYGUARD_SESSION_ID", "set in a session: its id"),
 )

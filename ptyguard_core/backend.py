@@ -388,6 +388,12 @@ class Backend:
     def logout_facts():
         """A dict: `has_manager` (a service manager ends what a login leaves), `user`, `lingers`."""
 
+    def user_bus():
+        """The socket at which the user's own service manager is asked, or None."""
+
+    def find_program(name):
+        """The absolute path of a program by PATH, or None."""
+
     def manager_texts(name):
         """The service manager's settings of `logind.conf` or of a unit, as texts; what stands
         in a later one counts."""

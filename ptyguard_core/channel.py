@@ -44,10 +44,11 @@ class Channel:
     """One connection to the daemon, from hello on."""
 
     def __init__(self, backend, paths, role="call", may_start=True, timeout_s=START_LIMIT_S,
-                 environ=None, hello=None):
+                 environ=None, hello=None, scope=None):
         """Connect and say hello; starts guard and daemon if need be and allowed.
 
-        `hello`: more fields of it, said again to each daemon that follows.
+        `hello`: more fields of it, said again to each daemon that follows.  `scope`: where a
+        guard that has to be started is to be, see scope.py.
         """
         self.welcome = {}
         self._backend = backend
@@ -56,6 +57,7 @@ class Channel:
         self._hello = hello or {}
         self.may_start = may_start
         self._environ = dict(os.environ if environ is None else environ)
+        self._scope = scope
         self._sock = None
         self._serial = 0
         self._buffer = bytearray(RECEIVE_BYTES)
@@ -71,7 +73,7 @@ class Channel:
         odd_answers = 0
         while True:
             sock = reach(self._backend, self._paths, self.may_start,
-                         max(0.1, deadline - time.monotonic()), self._environ)
+                         max(0.1, deadline - time.monotonic()), self._environ, self._scope)
             self._sock = sock
             self._decoder = frames.Decoder(frames.FROM_DAEMON)
             self._decoder.control_max = frames.CONTROL_BYTES_MAX
@@ -176,7 +178,8 @@ class Channel:
 
     def another(self, role):
         """A second connection to the same daemon."""
-        return type(self)(self._backend, self._paths, role, self.may_start, environ=self._environ)
+        return type(self)(self._backend, self._paths, role, self.may_start, environ=self._environ,
+                          scope=self._scope)
 
     # -- frames --------------------------------------------------------------------------
 

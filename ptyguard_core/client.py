@@ -40,7 +40,8 @@ class Client:
     """A connection to the user's daemon; a context manager."""
 
     def __init__(self, backend: Any, paths: Any, may_start: bool = True,
-                 timeout_s: float = START_LIMIT_S, may_update: bool = True) -> None:
+                 timeout_s: float = START_LIMIT_S, may_update: bool = True,
+                 scope: Any = None) -> None:
         """Use `ptyguard.connect`, which knows the back-end.
 
         `may_update`: a daemon that is older than we are may be replaced, as the policy
@@ -49,7 +50,8 @@ class Client:
         self.backend = backend
         self.paths = paths
         self._may_start = may_start
-        self._channel = Channel(backend, paths, "api", may_start, timeout_s)
+        self._scope = scope
+        self._channel = Channel(backend, paths, "api", may_start, timeout_s, scope=scope)
         self.notice = None
         if may_start and may_update:
             self.notice = consider(backend, paths, self._channel, os.environ)
@@ -75,7 +77,7 @@ class Client:
 
     def open_channel(self, role: str) -> Channel:
         """A connection of its own, for following or sending."""
-        return Channel(self.backend, self.paths, role, self._may_start)
+        return Channel(self.backend, self.paths, role, self._may_start, scope=self._scope)
 
     def start(self, argv: Optional[Sequence[Text]] = None, name: Optional[str] = None,
               if_exists: str = "refuse", **options: Any) -> Session:

@@ -55,6 +55,13 @@ def _interpreters():
             yield os.path.abspath(candidate)
 
 
+def own_command():
+    """The words that run this very program, as absolute paths: interpreter and file."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    is_archive = not os.path.isdir(root)
+    return [next(_interpreters()), root if is_archive else os.path.join(root, _ROOT_MODULES[0])]
+
+
 def is_checkout():
     """Whether we run from source files, not from an archive."""
     return os.path.isdir(os.path.dirname(os.path.abspath(__file__)))
@@ -161,11 +168,13 @@ def _write_copy(copy, sources, magic):
             file.flush()
             os.fsync(file.fileno())
         os.rename(draft, copy)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         try:
             os.unlink(draft)
         except OSError:
             pass
+        if not isinstance(error, OSError):
+            raise
         raise StateUnusable(f"cannot write {copy}: {error.strerror}",
                             hint="free some space, or set PTYGUARD_DIR elsewhere",
                             errno=error.errno) from None

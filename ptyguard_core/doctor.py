@@ -33,8 +33,8 @@ SHARED_MEMORY_LOW = 16 * _MIB  # Docker gives /dev/shm 64 MiB, and a ring is all
 
 _OPEN_FILES = "max open files"
 _MORE = "ptyguard daemon stop (once no session lives), then start it from here"
-_LONGER = ("start it from where it lives longer: `@reboot ptyguard daemon start` in cron, or a user "
-           "unit with linger")
+_LONGER = ("once no session lives: ptyguard daemon stop, then start it where it lives longer: ptyguard start "
+           "--survive-logout (systemd), `@reboot ptyguard daemon start` in cron, or ptyguard daemon unit")
 
 
 def examine(facts):
@@ -153,9 +153,9 @@ def _place(facts):
     if place["is_unreadable"]:
         yield Finding(FAIL, "place", f"{place['file']} does not name a directory for sockets",
                       "while no session runs: " + shell_words(["rm", place["file"]]))
-    if not place["is_elsewhere"]:
-        return
     age = place["cleaning_age"]
+    if not place["is_elsewhere"] and not (age and facts["guard"]):
+        return
     if age and facts["guard"] and not place["is_locked"]:
         yield Finding(WARN, "place", f"{place['path']} (sockets and locks) is not locked against the "
                       f"cleaner, which removes what is {age} old",
@@ -168,7 +168,11 @@ def _place(facts):
 
 def _settings(facts):
     for variable, value in sorted(facts["settings"].items()):
-        if not value.replace(".", "", 1).isdigit():
+        if variable == "PTYGUARD_SCOPE":
+            if value != "systemd":
+                yield Finding(FAIL, "settings", f"{variable} is {value!r}: no start with that",
+                              f"unset {variable}, or make it systemd")
+        elif not value.replace(".", "", 1).isdigit():
             yield Finding(FAIL, "settings", f"{variable} is {value!r}: no start with that",
                           f"give it a number, or: unset {variable}")
 
@@ -191,7 +195,7 @@ def _guard(facts):
                       "the next command has it make its sockets again")
     elif guard["state"] == "circuit-open":
         yield Finding(FAIL, "guard", f"its daemons keep dying: {guard['reason']}",
-                      "mend the cause, then: ptyguard daemon restart")
+                      "ptyguard daemon log says why; mend that, then: ptyguard daemon restart")
     else:
         yield Finding(PASS, "guard", f"pid {guard['pid']}, version {guard['version']}"
                       + _age_of(guard["version"], facts["version"], "; it serves newer daemons too"), "")
@@ -199,6 +203,16 @@ def _guard(facts):
     if guard and guard.get("last_failure") and guard["state"] != "serving":
         yield Finding(WARN, "guard", f"the last start of a daemon failed: {guard['last_failure']}",
                       "mend the cause, then: ptyguard daemon restart")
+
+
+def _strays(facts):
+    """Guards that live and that nobody finds: their directory was removed or replaced."""
+    for stray in facts["strays"]:
+        pids = " ".join(map(str, [*stray["daemons"], stray["pid"]]))
+        yield Finding(WARN, "strays", f"pid {stray['pid']} is a guard of {facts['directories'][0]['path']} too, "
+                      "and nobody can reach it: its directory was removed or replaced",
+                      "put that back while nothing else runs, or end it and what lives by it: "
+                      f"kill -9 {pids}")
 
 
 def _silent(subject, process, cure):
@@ -295,8 +309,14 @@ def _locks(facts):
                              "look again; if it stays so: ptyguard daemon restart"))
     yield from wrong
     if not wrong:
-        yield Finding(PASS, "locks", ", ".join(f"{lock['name']} is held by pid {lock['pid']}"
-                                               for lock in held) or "nobody holds one", "")
+        yield Finding(PASS, "locks", ", ".join(
+            f"{lock['name']} is held by pid {lock['pid']} ({_purpose(lock['words'])})"
+            for lock in held) or "nobody holds one", "")
+
+
+def _purpose(words):
+    """What for and since when, of what a holder wrote into its lock."""
+    return words.partition(", ")[2]
 
 
 def _look_at_lock(lock):
@@ -451,15 +471,20 @@ def _logout(facts):
     if cgroups is None:
         return
     subject = "the guard is in" if guard else "a guard started from here would be in"
-    kind, name = unit_of(managed_group(cgroups))
     job = facts["job"] if not guard or cgroups == facts["confinement"].get("cgroups") else None
     if job:
         yield Finding(WARN, "logout", f"{subject} a CI job ({job} is set): runners end what a job leaves",
                       _LONGER)
-    elif not facts["logout"]["has_manager"]:
-        yield Finding(PASS, "logout", "no systemd here that would end what a login leaves", "")
     else:
-        yield Finding(*_FATES[kind](facts["logout"], f"{subject} {name or 'no unit'}"))
+        yield fate_of(cgroups, facts["logout"], subject)
+
+
+def fate_of(cgroups, logout, subject):
+    """What a logout does to who is in these control groups; `subject`: "the guard is in"."""
+    kind, name = unit_of(managed_group(cgroups))
+    if not logout["has_manager"]:
+        return Finding(PASS, "logout", "no systemd here that would end what a login leaves", "")
+    return Finding(*_FATES[kind](logout, f"{subject} {name or 'no unit'}"))
 
 
 def _fate_of_login(logout, text):
@@ -593,13 +618,20 @@ def _binaries(facts):
                       f"{guard['binary']}, which the next daemon is to run from, is gone"
                       + ("; the guard writes it again" if restorable else ""),
                       "ptyguard daemon restart makes it anew")
+    daemon = facts["daemon"]
+    is_other = bool(daemon) and daemon["is_ours"] is False \
+        and _order(daemon["version"], facts["version"]) == 0
+    if is_other:
+        yield Finding(WARN, "binaries", f"the daemon, pid {daemon['pid']}, runs another build of "
+                      f"{daemon['version']} than this program: {daemon['binary']}",
+                      "ptyguard daemon restart (sessions live on)")
     stale = [copy for copy in facts["copies"] if copy["is_held"] is False and not copy["is_ours"]
              and not (guard and copy["path"] == guard.get("binary"))]
     if stale:
         yield Finding(WARN, "binaries", f"{len(stale)} old cop{'ies' if len(stale) > 1 else 'y'} "
                       f"that nobody runs from ({_size(sum(copy['bytes'] for copy in stale))})",
                       shell_words(["rm"] + [copy["path"] for copy in stale]))
-    elif not guard or guard.get("has_binary") is not False:
+    elif not is_other and (not guard or guard.get("has_binary") is not False):
         yield Finding(PASS, "binaries", "nothing is stale" if facts["copies"]
                       else "no private copy yet: the first start makes it", "")
 
@@ -616,8 +648,8 @@ def _system(facts):
         yield Finding(WARN, "system", f"not known here: {', '.join(facts['unknown'])}", "")
 
 
-CHECKS = (_directory, _files, _disk, _place, _settings, _guard, _daemon, _sockets, _locks, _limits,
+CHECKS = (_directory, _files, _disk, _place, _settings, _guard, _strays, _daemon, _sockets, _locks, _limits,
           _terminals, _memory, _cgroup, _privileges, _groups, _logout, _python, _binaries, _records,
           _system)
 # What cannot be told while the way to it is barred: a guard may run, or not.
-_OF_OUR_OWN = (_guard, _daemon, _sockets, _locks, _binaries)
+_OF_OUR_OWN = (_guard, _strays, _daemon, _sockets, _locks, _binaries)

@@ -508,11 +508,18 @@ class Guard:
         """The predecessor reads no more and its metadata is here; it leaves by itself."""
         before.timer.cancel()
         before.state = before.LEAVING
-        if self.successor is None:          # it died in the meantime: the old one is done too
+        if self._lost_successor():          # it died in the meantime: the old one is done too
             self._end_daemon(before, SUCCESSOR_GONE)
             return
         self._forget_daemon(before)
         self._go(self.successor)
+
+    def _lost_successor(self):
+        """Whether there is none (any more): the system may know of its death before we do."""
+        if self.successor is not None and self._start_of(self.successor.pid) is None:
+            self._reap()
+            return True
+        return self.successor is None
 
     def _end_daemon(self, daemon, why):
         """Kill one, verified; its end is then noticed as any other."""
@@ -558,9 +565,11 @@ class Guard:
 
     def _on_daemon_end(self, daemon, raw):
         is_successor = daemon is self.successor
+        # Of one that is not our child only the end is seen; nothing is held against it.
         code, number = self.backend.decode_status(raw) if raw is not None else (None, 9)
         was_killed = daemon.was_ready and number == 9 and daemon.end_note in ("", SUCCESSOR_GONE)
-        cause = daemon.end_note or (f"exit status {code}" if number is None else
+        cause = daemon.end_note or ("its status cannot be known" if raw is None else
+                                    f"exit status {code}" if number is None else
                                     f"killed by {self.backend.signal_name(number)}")
         self.log("daemon_ended", pid=daemon.pid, cause=cause, was_ready=int(daemon.was_ready))
         if number != 9 and daemon.unopened and daemon.has_gone:
@@ -934,6 +943,9 @@ class Guard:
             "binary": self.program[1], "interpreter": self.program[0],
         }
         fields.update(self._update_fields(), guard_binary=self.own_binary)
+        if self.circuit.is_open:
+            left_s = max(0.0, self.circuit.retry_at - self.loop.clock())
+            fields["retry_at_ms"] = int((time.time() + left_s) * _MS)
         if daemon is not None:
             fields.update(daemon_pid=daemon.pid, daemon_start=daemon.start,
                           daemon_version=daemon.version,

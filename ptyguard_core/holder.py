@@ -37,13 +37,14 @@ class _Interrupted(Exception):
 class Holder:
     """One link.  `run` holds it; `close` lets go."""
 
-    def __init__(self, backend, paths, terms, may_start=True, note=None):
-        """`terms` as in liveness.py; `note(text)` tells the user."""
+    def __init__(self, backend, paths, terms, may_start=True, note=None, scope=None):
+        """`terms` as in liveness.py; `note(text)` tells the user; `scope` as a Channel's."""
         self._backend = backend
         self._paths = paths
         self._hello = {"link": True, "grace": terms.grace_s, "on_orphan": terms.on_orphan}
         self._may_start = may_start
         self._note = note or (lambda text: None)
+        self._scope = scope
         self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
         self._channel = None
         self._pauses = None
@@ -102,7 +103,7 @@ class Holder:
 
     def _connect(self, may_start, timeout_s):
         self._channel = Channel(self._backend, self._paths, "link", may_start, timeout_s,
-                                hello=self._hello)
+                                hello=self._hello, scope=self._scope)
         self._pauses = pauses()
         self._loop.watch(self._channel.fileno(), self._on_daemon, READABLE)
         if self._channel.has_kept:

@@ -136,19 +136,21 @@ def status_sheet(facts, now):
     lines = [f"daemon:     {facts['state']}"
              + (f", pid {daemon['pid']}, version {daemon['version']}" if daemon["pid"] else "")
              + (f", up {age(now - daemon['started_at'])}" if daemon["started_at"] else "")]
-    if facts.get("reason"):
-        lines.append(f"            {printable_lines(facts['reason'])}")
+    lines += [f"            {line}" for line in _why(facts, now)]
     if daemon["pid"]:
         lines.append(f"protocol:   {daemon['protocol'][0]} to {daemon['protocol'][1]}"
                      if daemon["protocol"] else "protocol:   unknown")
         if daemon["linked"] or daemon["owner"] != "headless":
             lines.append(f"owner:      {printable(str(daemon['owner']))}, {daemon['linked']} linked")
     lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
-                 else "guard:      none")
+                 else "guard:      none: it has died; the daemon serves on and sets up another"
+                 if facts["state"] == "running" else "guard:      not known"
+                 if facts["state"] == "unhealthy" else "guard:      none")
     counts = facts["sessions"]
     is_known = daemon["pid"] or guard["pid"] or facts["state"] in ("stopped", "stale")
     lines.append(f"sessions:   {counts['running']} live, {counts['ended']} ended" if is_known
                  else "sessions:   not known")
+    lines += _troubles(facts)
     for key in ("dir", "socket", "log"):
         lines.append(f"{key + ':':<12}{printable(facts[key])}")
     if daemon["binary"]:
@@ -161,7 +163,55 @@ def status_sheet(facts, now):
         lines.append(f"last fail:  {printable(update['last_failure'])}")
     if facts.get("disk_error"):
         lines.append(f"disk:       {printable(facts['disk_error'])}")
+        lines.append("            -> sessions run on; free some space there: it is written again then")
     return lines
+
+
+# state -> what to do, in words for whoever was woken by it.
+NEXT_STEPS = {
+    "running": "",
+    "starting": "look again in a moment; if it stays so: ptyguard daemon log",
+    "stopped": "nothing to mend: the next command that needs it starts it",
+    "stale": "ptyguard daemon start",
+    "unhealthy": "ptyguard doctor says what is in the way",
+}
+_NEXT_OF_CIRCUIT = "ptyguard daemon log says why; mend that, then: ptyguard daemon restart"
+
+
+def _why(facts, now):
+    """Lines: why it is as it is, and what to do."""
+    circuit = facts.get("circuit")
+    if circuit:
+        when = circuit["retry_at"] and f"; the next try is in {age(circuit['retry_at'] - now)}"
+        yield f"daemons keep dying, the last one by: {printable(circuit['reason'])}{when or ''}"
+        yield "sessions live on with the guard; clients are refused meanwhile"
+    elif facts.get("reason"):
+        yield from printable_lines(facts["reason"]).split("\n")
+    elif facts["state"] == "stopped" and facts["sessions"]["running"]:
+        yield "sessions live on with the guard"
+    step = _NEXT_OF_CIRCUIT if circuit else NEXT_STEPS.get(facts["state"], "")
+    if step:
+        yield f"-> {step}"
+
+
+def _troubles(facts):
+    """Lines about what is not right though it runs; none when all is well."""
+    if facts.get("quarantined"):
+        yield (f"held back:  {_names(facts['quarantined'])}: daemons died opening it; it runs on, unseen "
+               "(ptyguard daemon restart tries again)")
+    if facts.get("kills_pending"):
+        yield (f"not ended:  {_names(facts['kills_pending'])}: something of it lives on; tried again every "
+               "5 minutes (ptyguard info NAME tells what)")
+    if facts.get("last_death"):
+        death = facts["last_death"]
+        yield f"last death: daemon {death['pid']}, {printable(death['at'])}: {printable(death['cause'])}"
+    if facts.get("log_error"):
+        yield f"no log:     {printable(facts['log'])} cannot be written: {printable(facts['log_error'])}"
+
+
+def _names(names):
+    shown = ", ".join(map(printable, names[:5]))
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def findings_sheet(findings):

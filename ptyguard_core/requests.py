@@ -20,8 +20,8 @@ from .reconcile import IDLE_S, Pass
 from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
                        suggest_name)
 from .ring import CAPACITY_MIN
-from .session import (ALWAYS, DRAINING, ENDED, LATEST, LEADER, LOST, NEVER, SIZE_POLICIES, STARTING,
-                      Cursor, Session)
+from .session import (ALWAYS, DRAINING, ENDED, LATEST, LEADER, LOST, NEVER, QUARANTINED, SIZE_POLICIES,
+                      STARTING, Cursor, Session)
 from .tombstones import destroyed
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
@@ -225,7 +225,12 @@ def status(daemon, _client, _fields, reply):
     """What the daemon knows of itself."""
     living = sum(session.is_living for session in daemon.sessions.values())
     reply(running=living, ended=len(daemon.sessions) - living, clients=len(daemon.clients),
-          disk_error=daemon.registry.last_error or daemon.logs.trouble(), **daemon.about())
+          disk_error=daemon.registry.last_error or daemon.logs.trouble(),
+          quarantined=[session.name for session in daemon.sessions.values()
+                       if session.state == QUARANTINED],
+          kills_pending=[session.name for session in daemon.sessions.values()
+                         if session.record.get("kill_pending")],
+          tombstones=len(daemon.tombstones.all()), log_error=daemon.log.error, **daemon.about())
 
 
 def resolve(daemon, _client, fields, reply):

@@ -20,6 +20,7 @@ from .version import OURS
 START_LIMIT_S = 60.0           # cold start on a machine that swaps; shared by those who wait
 LOCK_LIMIT_S = 10.0
 GUARD_ANSWER_S = 10.0
+SCOPE_LIMIT_S = 10.0           # for the service manager to make one
 WAKE_LIMIT_S = 5.0             # for a guard to make its sockets again
 LOOK_S = 0.01                  # between looks at a lock that somebody holds
 
@@ -105,9 +106,10 @@ def report_deaf(backend, paths, waited_s=0.0):
 
 # -- reaching a daemon -------------------------------------------------------------------
 
-def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None):
+def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None, scope=None):
     """A socket connected to whoever listens at client.sock; starts what is missing.
 
+    `scope`: where a guard that has to be started is to be (scope.py), None for where we are.
     Raises Unreachable with the cause.  Blocks for at most `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
@@ -119,7 +121,7 @@ def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None)
             return sock
         if not may_start:
             raise _not_running()
-        _start_under_lock(backend, paths, deadline, environ or {})
+        _start_under_lock(backend, paths, deadline, environ or {}, scope)
         if time.monotonic() > deadline:
             raise Unreachable(f"nobody came to listen at {paths.client_socket}",
                               hint=f"ptyguard status; look at {paths.guard_log}")
@@ -157,19 +159,19 @@ def _connect(backend, paths, deadline):
         return sock
 
 
-def _start_under_lock(backend, paths, deadline, environ):
+def _start_under_lock(backend, paths, deadline, environ, scope):
     lock = take_lock(backend, paths.start_lock, "client, starting", deadline)
     try:
         sock = _connect(backend, paths, deadline)
         if sock is not None:            # whoever held the lock before did the work
             sock.close()
             return
-        _start(backend, paths, deadline, environ)
+        _start(backend, paths, deadline, environ, scope)
     finally:
         os.close(lock)
 
 
-def _start(backend, paths, deadline, environ):
+def _start(backend, paths, deadline, environ, scope):
     while True:
         state = ask_guard(backend, paths, wire.STATE)
         lock = None if state else backend.try_lock(paths.guard_lock, "client, looking for a guard")
@@ -183,7 +185,7 @@ def _start(backend, paths, deadline, environ):
             _ask_for_daemon(backend, paths, deadline)
             return
         if verdict.how == START_GUARD:
-            _start_guard(backend, paths, deadline, environ)
+            _start_guard(backend, paths, deadline, environ, scope)
             return
         if verdict.how == WAKE_GUARD and _wake_guard(backend, paths):
             return
@@ -258,23 +260,78 @@ def check_settings(environ):
             raise UsageError(f"{variable} is {value[:40]!r}", hint=f"it takes {kind}")
 
 
-def _start_guard(backend, paths, deadline, environ):
+def _start_guard(backend, paths, deadline, environ, scope):
     program = find_program(backend, paths)
     settings = {setting: environ[variable] for variable, setting in SETTINGS.items()
                 if environ.get(variable)}
     check_settings(environ)
-    try:
-        report = launch_guard(backend, paths, program, settings)
-    except OSError as error:
-        raise Unreachable(f"the guard cannot be started: {program[0]}: {error.strerror}",
-                          hint="is that interpreter usable?", errno=error.errno) from None
-    said = _read_report(backend, report, deadline)
+    said = _start_in_scope(backend, paths, program, settings, deadline, scope) if scope else b""
+    if not said:
+        try:
+            report = launch_guard(backend, paths, program, settings)
+        except OSError as error:
+            raise Unreachable(f"the guard cannot be started: {program[0]}: {error.strerror}",
+                              hint="is that interpreter usable?", errno=error.errno) from None
+        said = _read_report(backend, report, deadline)
     if said.startswith(b"ready") or said.startswith(b"taken"):
         return                          # taken: another guard was quicker; ask that one
     text = said[7:].decode("utf-8", "replace") if said.startswith(b"failed ") else (
         f"the guard ended before it was ready; log {paths.guard_log} ends:\n"
         + tail(paths.guard_log, 2000))
     raise Unreachable(text, hint=f"look at {paths.guard_log} and {paths.daemon_log}")
+
+
+def _start_in_scope(backend, paths, program, settings, deadline, scope):
+    """What a guard in a scope of its own reports; b"" when there is none, and `scope` told why."""
+    wrapped = scope.wrap(*_guard_command(backend, paths, program, settings))
+    if wrapped is None:
+        return b""
+    log_bytes = _size(paths.guard_log)
+    try:
+        report, pid = _launch(backend, paths, *wrapped)
+    except OSError as error:
+        scope.failed(f"{wrapped[0][0]} cannot be run: {error.strerror}")
+        return b""
+    if not _await_exec(backend, pid, scope):
+        os.close(report)
+        scope.failed(f"{wrapped[0][0]} did not come to an end in {SCOPE_LIMIT_S:g} s")
+        return b""
+    said = _read_report(backend, report, deadline)
+    if said:
+        scope.worked()
+    else:
+        scope.failed(f"{wrapped[0][0]} failed: {_last_word(paths.guard_log, log_bytes)}")
+    return said
+
+
+def _await_exec(backend, pid, scope):
+    """Wait until that process has become the guard, or ended; if it takes too long, end it: False."""
+    deadline = time.monotonic() + SCOPE_LIMIT_S
+    start = backend.process_start(pid)
+    while start is not None and backend.process_start(pid) == start and scope.is_on_its_way(pid):
+        if time.monotonic() > deadline:
+            backend.signal_process(pid, start, backend.signal_number("KILL"))
+            return False
+        time.sleep(LOOK_S)
+    return True
+
+
+def _size(path):
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _last_word(path, since):
+    """The last line that was written to that log from there on."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(since)
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        lines = []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it did not say why")
 
 
 def _read_report(backend, report, deadline):
@@ -299,21 +356,31 @@ def launch_guard(backend, paths, program, settings, home=None):
 
     `home`: the user's, for whom a directory service would be too slow to ask.
     """
+    return _launch(backend, paths, *_guard_command(backend, paths, program, settings, home))[0]
+
+
+def _guard_command(backend, paths, program, settings, home=None):
+    """(argv, environment) of a guard."""
     interpreter, binary = program
-    report, theirs = os.pipe()
     environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     environment["HOME"] = home or backend.user_home() or "/"
     environment.setdefault("PATH", os.defpath)
     argv = [interpreter, "-I", "-S", binary, "__guard", paths.root]
     argv += [f"{name}={value}" for name, value in sorted(settings.items())]
+    return argv, environment
+
+
+def _launch(backend, paths, argv, environment):
+    """(a descriptor on which what was started reports, its pid)."""
+    report, theirs = os.pipe()
     try:
-        backend.launch(argv, environment, (theirs,), paths.guard_log, detach=True)
+        pid = backend.launch(argv, environment, (theirs,), paths.guard_log, detach=True)
     except OSError:
         os.close(report)
         raise
     finally:
         os.close(theirs)
-    return report
+    return report, pid
 
 
 # -- stopping and restarting -------------------------------------------------------------

@@ -69,6 +69,7 @@ def _look_at_directories(backend, paths, is_decided, facts):
     facts["is_reachable"] = not facts["place"]["is_unreadable"]
     if is_decided:                      # else nobody has started here yet
         _look_at_processes(backend, paths, facts)
+    facts["strays"] = _strays(backend, paths.root, facts["guard"] and facts["guard"]["pid"])
 
 
 def _blank(backend, environ):
@@ -78,8 +79,8 @@ def _blank(backend, environ):
         "disk": None, "place": {"path": "", "file": "", "is_unreadable": False, "is_elsewhere": False,
                                 "cleaning_age": "", "is_locked": False},
         "is_reachable": False,
-        "guard": None, "daemon": None, "locks": [], "sockets": [], "copies": [], "corrupt": [],
-        "settings": {name: environ[name] for name in SETTINGS if environ.get(name)},
+        "guard": None, "strays": [], "daemon": None, "locks": [], "sockets": [], "copies": [], "corrupt": [],
+        "settings": {name: environ[name] for name in (*SETTINGS, "PTYGUARD_SCOPE") if environ.get(name)},
         "job": next((name for name in JOB_VARIABLES if environ.get(name)), None),
         "confinement": backend.process_confinement(os.getpid()), "group_names": {},
         "terminals": backend.terminal_supply(), "memory": None, "shared_memory": None,
@@ -163,10 +164,20 @@ def _disk(backend, path):
 def _place(backend, paths, is_decided):
     file = os.path.join(paths.state, "place")
     is_elsewhere = is_decided and paths.place != paths.state
-    age = backend.cleaning_age(os.path.dirname(paths.place)) if is_elsewhere else ""
+    age = _cleaning_age(backend, paths.place)
     return {"path": paths.place, "file": file, "is_elsewhere": is_elsewhere, "cleaning_age": age,
             "is_unreadable": not is_decided and os.path.lexists(file),
-            "is_locked": is_elsewhere and _is_held(backend, paths.place, shared=True)}
+            "is_locked": bool(is_elsewhere or age) and _is_held(backend, paths.place, shared=True)}
+
+
+def _cleaning_age(backend, path):
+    """After what time a cleaner removes what is at `path`: by the nearest directory that it cleans."""
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        age = backend.cleaning_age(path)
+        if age:
+            return age
+    return ""
 
 
 def _is_held(backend, path, shared):
@@ -231,6 +242,15 @@ def _holder(lock, purpose):
     return lock["pid"] if not lock["pids"] or lock["pid"] in lock["pids"] else None
 
 
+def _strays(backend, root, guard_pid):
+    """Guards of this root other than the one that is found here, with their daemons."""
+    rows = [(row, backend.process_facts(row.pid).get("argv", [])[4:6]) for row in backend.process_table()]
+    guards = [row.pid for row, words in rows if words == ["__guard", root] and row.pid != guard_pid]
+    return [{"pid": pid, "daemons": [row.pid for row, words in rows
+                                     if words == ["__daemon", root] and row.parent == pid]}
+            for pid in guards]
+
+
 def _guard(backend, paths, pid):
     """Facts about the guard, or None when there is none."""
     guard = {"pid": pid, "error": "", "is_silent": False, "log": paths.guard_log, "state": None}
@@ -276,8 +296,24 @@ def _daemon(backend, paths, guard, pid):
         return None
     confinement = _confinement(backend, pid)
     welcome, error = ({}, "it is stopped") if is_stopped(confinement) else _ask_daemon(backend, paths)
+    binary = str(welcome.get("binary", ""))
     return {"pid": welcome.get("pid", pid), "version": str(welcome.get("version", "")),
-            "error": error, "confinement": confinement}
+            "error": error, "confinement": confinement, "binary": binary,
+            "is_ours": _is_our_code(paths, binary)}
+
+
+def _is_our_code(paths, binary):
+    """Whether that private copy has our very sources, whatever python it was made for; None: not known."""
+    from zipfile import BadZipFile, ZipFile
+    try:
+        copy, sources = name_copy(paths)
+        if copy == binary:
+            return True
+        with ZipFile(binary) as archive:
+            names = {name for name in archive.namelist() if name.endswith(".py")} - {"__main__.py"}
+            return names == set(sources) and all(archive.read(name) == sources[name] for name in names)
+    except (OSError, StateUnusable, BadZipFile, KeyError, ValueError):
+        return None
 
 
 def _ask_daemon(backend, paths):

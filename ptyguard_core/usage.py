@@ -288,6 +288,7 @@ NEW_SESSION = (
     Option("--ttl", "forget it S after its end (absent: after 7 days)", "S", duration),
     Option("--size-policy", "latest (absent), largest, smallest or fixed", "POLICY",
            choices=("latest", "largest", "smallest", "fixed")),
+    Option("--survive-logout", "start the guard beyond your login (systemd)"),
     JSON,
 )
 
@@ -722,11 +723,21 @@ _TABLE = (
 
     Verb("daemon log", DAEMON, "what it has written down",
          "daemon log [-n N] [-f]",
-         "Print the end of the daemon's log: one line a fact, event key=value.",
+         "Print the end of the daemon's log and of the guard's, as one by time: one line a\n"
+         "fact, event key=value.  The guard's `daemon_ended`, `daemon_killed` and\n"
+         "`circuit_open` tell why a daemon went; `banner` is the first line of each.",
          options=(Option("-n --lines", "the last N lines", "N", count),
                   Option("-f --follow", "go on with what is written")),
          examples=("ptyguard daemon log", "ptyguard daemon log -n 100 -f"),
          exits=(("0", "done"), ("1", "there is none, or it cannot be read"), USAGE)),
+
+    Verb("daemon unit", DAEMON, "print a systemd user unit for it",
+         "daemon unit",
+         "Print a unit by which your own systemd manager starts guard and daemon: sessions\n"
+         "are then in no login.  Its first lines say where to put it and how to enable it.\n"
+         "It names this program's file, python and --dir; starts and changes nothing.",
+         examples=("ptyguard daemon unit", "ptyguard --dir /srv/pg daemon unit"),
+         exits=(("0", "printed"), ("1", "failed"), USAGE)),
 
     Verb("link", DAEMON, "let the daemon live no longer than a command",
          "link [--grace S] [--on-orphan keep|kill] [-- CMD ARG...]",

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import types
+import zipfile
 
 import pytest
 
@@ -75,7 +76,9 @@ def well():
                   "daemon_pid": 21, "binary": "/s/bin/new.pyz", "has_binary": True,
                   "interpreter": "/usr/bin/python3", "has_interpreter": True,
                   "holds_binary": True, "confinement": confinement()},
-        "daemon": {"pid": 21, "version": "1.2.0", "error": "", "confinement": confinement()},
+        "daemon": {"pid": 21, "version": "1.2.0", "error": "", "confinement": confinement(),
+                   "binary": "/s/bin/new.pyz", "is_ours": True},
+        "strays": [],
         "locks": [free("start.lock"), lock("guard.lock", 20), lock("daemon.lock", 21)],
         "sockets": [{"name": name, "path": "/s/" + name, "kind": "socket"}
                     for name in ("guard.sock", "client.sock")],
@@ -179,11 +182,16 @@ CASES = [
     (after(WELL, "place.is_elsewhere", True, "place.cleaning_age", "10d", "place.is_locked", True),
      PASS, "place", "locked against the cleaner", ""),
     (after(RESTING, "place.is_elsewhere", True, "place.cleaning_age", "10d"), PASS, "place", "/s", ""),
+    (after(WELL, "place.cleaning_age", "10d"), WARN, "place", "which removes what is 10d old", "daemon stop"),
+    (after(WELL, "place.cleaning_age", "10d", "place.is_locked", True), PASS, "place",
+     "locked against the cleaner", ""),
     (after(RESTING, "place.is_unreadable", True, "is_reachable", False), FAIL, "place",
      "/s/place does not name a directory", "rm /s/place"),
     # settings
     (after(WELL, "settings", {"PTYGUARD_IDLE_EXIT": "soon"}), FAIL, "settings",
      "PTYGUARD_IDLE_EXIT is 'soon'", "unset PTYGUARD_IDLE_EXIT"),
+    (after(WELL, "settings", {"PTYGUARD_SCOPE": "docker"}), FAIL, "settings",
+     "PTYGUARD_SCOPE is 'docker'", "make it systemd"),
     # guard
     (WELL, PASS, "guard", "pid 20, version 1.2.0", ""),
     (after(WELL, "guard.version", "1.1.0"), PASS, "guard", "older than this program", ""),
@@ -202,6 +210,8 @@ CASES = [
      "guard", "keep dying: exited with 3", "daemon restart"),
     (after(WELL, "guard.state", "dead", "guard.last_failure", "no python", "daemon", None), WARN,
      "guard", "start of a daemon failed: no python", "daemon restart"),
+    (after(RESTING, "strays", [{"pid": 7, "daemons": [8]}]), WARN, "strays",
+     "pid 7 is a guard of /h/.ptyguard too, and nobody can reach it", "kill -9 8 7"),
     # daemon
     (WELL, PASS, "daemon", "pid 21, version 1.2.0", ""),
     (after(WELL, "daemon.version", "1.3.0"), PASS, "daemon", "newer than this program", ""),
@@ -222,7 +232,8 @@ CASES = [
      "sockets", "", ""),
     (after(WELL, "guard.error", "gone", "sockets.0.kind", "missing"), PASS, "sockets", "", ""),
     # locks
-    (WELL, PASS, "locks", "guard.lock is held by pid 20, daemon.lock is held by pid 21", ""),
+    (WELL, PASS, "locks", "guard.lock is held by pid 20 (guard, since 2026-11-29 19:50:31), daemon.lock is "
+     "held by pid 21 (daemon, since 2026", ""),
     (RESTING, PASS, "locks", "nobody holds one", ""),
     (after(RESTING, "locks.0", lock("start.lock", 9)), WARN, "locks",
      "start.lock is held by pid 9 start 9, start, since 2026", "kill 9"),
@@ -337,6 +348,10 @@ CASES = [
     (after(WELL, "copies", [private_copy("/1", is_ours=False)]), PASS, "binaries", "nothing is stale", ""),
     (after(WELL, "copies", [private_copy("/1", is_ours=False, is_held=None)]), PASS, "binaries", "stale", ""),
     (after(WELL, "copies", [private_copy(is_ours=False, is_held=False)]), PASS, "binaries", "stale", ""),
+    (after(WELL, "daemon.is_ours", False, "daemon.binary", "/s/bin/b.pyz"), WARN, "binaries",
+     "the daemon, pid 21, runs another build of 1.2.0 than this program: /s/bin/b.pyz", "daemon restart"),
+    (after(WELL, "daemon.is_ours", None), PASS, "binaries", "nothing is stale", ""),
+    (after(WELL, "daemon.is_ours", False, "daemon.version", "1.3.0"), PASS, "binaries", "nothing is", ""),
     # records and system
     (after(WELL, "corrupt", ["/s/sessions/a.json.corrupt-1-x"]), WARN, "records", "1 unreadable record set",
      "rm /s/sessions/a.json.corrupt-1-x"),
@@ -350,12 +365,14 @@ case = pytest.mark.parametrize(
 
 # (facts, subject): what is not known, or not so, is not told of.
 SILENCE = [
-    (after(RESTING, "disk", None), "disk"), (WELL, "place"), (WELL, "settings"), (WELL, "records"),
+    (after(RESTING, "disk", None), "disk"), (WELL, "place"),
+    (after(RESTING, "place.cleaning_age", "10d"), "place"),
+    (after(WELL, "settings", {"PTYGUARD_SCOPE": "systemd"}), "settings"), (WELL, "settings"), (WELL, "records"),
     (after(WELL, "settings", {"PTYGUARD_IDLE_EXIT": "0", "PTYGUARD_MAX_CLIENTS": "2.5"}), "settings"),
     (after(RESTING, "is_reachable", False), "guard"), (after(RESTING, "is_reachable", False), "sockets"),
     (after(RESTING, "is_reachable", False), "locks"), (after(RESTING, "is_reachable", False), "binaries"),
     (after(WELL, "is_reachable", False), "daemon"), (RESTING, "daemon"), (RESTING, "cgroup"),
-    (RESTING, "privileges"), (RESTING, "groups"), (WELL, "system"),
+    (RESTING, "privileges"), (RESTING, "groups"), (WELL, "strays"), (WELL, "system"),
     (after(WELL, "guard.confinement", {}), "cgroup"), (after(WELL, "confinement", {}), "privileges"),
     (after(WELL, "guard.confinement", {}), "groups"), (after(WELL, "guard.confinement", {}), "logout"),
     (after(RESTING, "confinement", {}), "logout"), (after(RESTING, "confinement", {}), "limits"),
@@ -792,6 +809,22 @@ def test_in_a_test_run_without_a_directory_of_its_own_it_does_not_look_at_the_ho
     assert not {"files", "guard", "locks"} & {finding.subject for finding in findings}
 
 
+def test_a_guard_whose_directory_is_gone_is_told_and_found_again_when_it_is_back():
+    with World(under=MEMORY) as world:
+        world.run("start", "-n", "s", "--", "sleep", "1000", check=0)
+        guard, daemon = world.guard_pid(), world.daemon_pid()
+        root, away = world.env["PTYGUARD_DIR"], os.path.join(world.directory, "away")
+        os.rename(root, away)
+        try:
+            wrong = one(checks(world, 0), "strays", WARN)
+            assert f"pid {guard} is a guard of {root} too" in wrong.text
+            assert wrong.cure.endswith(f"kill -9 {daemon} {guard}")
+        finally:
+            os.rename(away, root)
+        one(checks(world, 0), "guard", PASS)
+        world.run("has", "s", check=0)
+
+
 def test_a_stopped_guard_is_told_with_the_signal_that_continues_it():
     with World(under=MEMORY) as world:
         world.run("ls", check=0)
@@ -872,6 +905,29 @@ def test_a_private_copy_that_nobody_runs_from_is_told_and_one_that_runs_is_not()
         os.close(held)
         os.unlink(old)
         one(checks(world, 0), "binaries", PASS)
+
+
+def test_a_daemon_of_another_build_is_told_and_one_made_for_another_python_is_not(tmp_path):
+    with World(under=MEMORY) as world:
+        world.run("ls", check=0)
+        copy, sources = survey.name_copy(world.paths)
+        assert survey._is_our_code(world.paths, copy)
+        for name, changed_source, is_ours in (("python", None, True), ("build", b"# other", False)):
+            other = str(tmp_path / name)
+            with zipfile.ZipFile(other, "w") as archive:
+                for room, source in dict(sources, **{"__main__.py": b"pass"}).items():
+                    archive.writestr(room, changed_source if changed_source and "doctor" in room else source)
+            assert survey._is_our_code(world.paths, other) is is_ours
+        assert survey._is_our_code(world.paths, str(tmp_path / "none")) is None
+        assert survey._is_our_code(world.paths, __file__) is None
+        facts = survey.gather(backend, world.env["PTYGUARD_DIR"], {})
+        assert facts["daemon"]["binary"] == copy and facts["daemon"]["is_ours"]
+
+
+def test_what_is_below_a_cleaned_directory_is_cleaned(monkeypatch):
+    monkeypatch.setattr(backend, "cleaning_age", lambda path: "10d" if path == "/tmp" else "")
+    assert survey._cleaning_age(backend, "/tmp/a/b") == "10d"
+    assert survey._cleaning_age(backend, "/home/a/b") == survey._cleaning_age(backend, "/tmp") == ""
 
 
 def test_records_that_were_set_aside_are_told():

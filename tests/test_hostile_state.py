@@ -201,7 +201,6 @@ def in_state(world, name):
 NOT_YET = {
     ("daemon.lock", put_directory): "the daemon dies of it, and that is all that is told",
     ("guard.lock", put_fifo): "it is taken for a lock that somebody holds",
-    ("daemon.log", put_fifo): "`daemon log` waits for somebody who writes there",
     ("bin/*", put_fifo): "opened without O_NONBLOCK",
 }
 

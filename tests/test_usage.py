@@ -38,12 +38,13 @@ EXPECTED_WORDS = {
     "has": ["has-session"], "send": ["s"], "log": ["history", "tail"], "wait": ["w"],
     "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [], "reconcile": [],
     "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
-    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "link": [], "upgrade": [],
+    "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "daemon unit": [],
+    "link": [], "upgrade": [],
     "version": ["--version"], "help": [],
 }
 
 NEW_SESSION = ("--name --cwd --env --unset --clean-env --size --scrollback --shell --label --ttl "
-               "--size-policy --log --json")
+               "--size-policy --log --survive-logout --json")
 
 EXPECTED_OPTIONS = {
     "start": NEW_SESSION + " -d",
@@ -64,7 +65,7 @@ EXPECTED_OPTIONS = {
     "status": "--json", "daemon start": "--owner --json", "link": "--grace --on-orphan",
     "daemon stop": "--sessions --force --timeout", "daemon restart": "--timeout",
     "upgrade": "--to --guard --check --timeout --json",
-    "daemon log": "-n --lines -f --follow", "version": "--daemon --json", "help": "",
+    "daemon log": "-n --lines -f --follow", "daemon unit": "", "version": "--daemon --json", "help": "",
 }
 
 
@@ -263,7 +264,7 @@ def test_unknown_verb_near_to_nothing_names_none():
 
 def test_daemon_alone_names_its_verbs():
     error = refusal("daemon")
-    assert error.message == "daemon needs one of: start, stop, restart, log"
+    assert error.message == "daemon needs one of: start, stop, restart, log, unit"
     assert error.hint == "ptyguard help daemon"
 
 
