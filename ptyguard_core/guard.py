@@ -138,6 +138,12 @@ class DaemonProcess:
         self.timer = None
         self.end_note = ""              # why we ended it, if we did
 
+    def take_back(self, id_):
+        """What it was given of that session is void: there is nothing to be opened."""
+        self.given.discard(id_)
+        if id_ in self.unopened:
+            self.unopened.remove(id_)
+
 
 class Guard:
     """All of it.  One object, one loop; `run` returns when there is nothing to guard."""
@@ -696,7 +702,7 @@ class Guard:
             daemon.link.send(wire.REFUSED, message.serial, text=link_text)
             return
         self._release(held)
-        daemon.given.discard(held.id)
+        self._take_back(held)
         daemon.link.send(wire.OK, message.serial)
 
     def _say_quiesced(self, daemon, message):
@@ -850,14 +856,17 @@ class Guard:
             return
         held = spawning.held
         self.log("session_spawned", session=held.id, pid=held.pid, spawn=held.spawn_number)
-        for daemon in (self.daemon, self.successor):
-            if daemon:
-                daemon.given.discard(held.id)       # its terminal is a new one
+        self._take_back(held)           # its terminal is a new one
         # If whoever asked is gone, the next daemon gets it.
         self._send_spawned(spawning.link, spawning.serial, held) if spawning.link.is_open \
             else self._offer(held)
         if not held.is_living:
             self._tell_exit(held)
+
+    def _take_back(self, held):
+        for daemon in (self.daemon, self.successor):
+            if daemon:
+                daemon.take_back(held.id)
 
     def _on_exec_failed(self, spawning, stage, number):
         held = spawning.held

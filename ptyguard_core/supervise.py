@@ -99,7 +99,7 @@ def report_deaf(backend, paths, waited_s=0.0):
     """Our hello is unanswered, for `waited_s` if we give up: the guard decides, once for all,
     what that means."""
     try:
-        ask_guard(backend, paths, wire.DEAF, timeout_s=1.0, timeout_ms=int(waited_s * 1000))
+        tell_guard(backend, paths, wire.DEAF, timeout_s=1.0, timeout_ms=int(waited_s * 1000))
     except Unreachable:
         pass                            # the caller has its own limit
 

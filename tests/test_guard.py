@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -149,6 +150,54 @@ def test_a_session_that_ends_two_daemons_is_held_unopened_and_the_others_come_ba
             assert world.guard_pid() == guard
 
 
+# A real daemon whose successors wait for a gate, once they have been given everything.
+_WAITS_AT_GATE = f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+import ptyguard_posix
+from ptyguard_core import daemon, guardlink, guardwire as wire
+heard = guardlink.GuardLink._VERBS[wire.TABLE_END]
+def hear(self, message):
+    gate = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)["gate"]
+    if not self._has_said_ready and os.path.exists(gate):
+        os.rename(gate, gate + ".reached")
+        open(gate + ".reached", "rb").read()
+    heard(self, message)
+guardlink.GuardLink._VERBS[wire.TABLE_END] = hear
+sys.exit(daemon.main(ptyguard_posix, sys.argv[2:], sys.argv[0]))
+"""
+
+
+def test_a_session_restarted_beside_a_rehearsal_is_not_blamed_for_its_daemons_end():
+    """It was given twice, confirmed once, and counted as what the next death was about."""
+    with World(under=MEMORY) as world:
+        waits = program(world, "waits.py", _WAITS_AT_GATE)
+        gate = os.path.join(world.directory, "gate")
+        with world.guard_with(waits, "gate=" + gate, patch="guard.READY_LIMIT_BESIDE_S = 60.0"), \
+                world.connect() as pg:
+            again = pg.start(["sleep", "1000"], name="again")
+            os.mkfifo(gate)
+            old, guard = world.daemon_pid(), world.guard_pid()
+            answers = []            # not `daemon restart`, which brings a program of its own
+            replacing = threading.Thread(
+                target=lambda: answers.append(ask_guard(backend, world.paths, wire.RESTART, 60)))
+            replacing.start()
+            wait_until(lambda: os.path.exists(gate + ".reached"), "the rehearsal", 20)
+            again.restart()
+            assert world.daemon_pid() == old            # it was they who served until here
+            with open(gate + ".reached", "wb"):
+                pass
+            replacing.join(60)
+            assert [answer.type for answer in answers] == [wire.OK]
+            new = world.new_daemon_pid(old)
+            assert [(s.name, s.facts["state"]) for s in pg.sessions()] == [("again", "running")]
+            os.kill(new, signal.SIGTERM)                # not SIGKILL, which blames nobody
+            world.new_daemon_pid(old, new)
+            assert pg.session("again").facts["state"] == "running"
+            assert "daemon_died_opening" not in world.log("guard")
+            assert world.guard_pid() == guard
+
+
 def test_a_deaf_daemon_is_replaced_and_no_session_notices():
     with World(under=MEMORY) as world, world.connect() as pg:
         session = pg.start(["cat"])
@@ -161,6 +210,18 @@ def test_a_deaf_daemon_is_replaced_and_no_session_notices():
         session.send(b"hello\r")
         session.wait_for(b"hello", 60)
         assert is_alive(session.facts["pid"])
+
+
+def test_a_deaf_daemon_is_replaced_also_when_the_guards_socket_is_gone():
+    """Clients could not tell the guard, and failed after 30 s, as long as the daemon was deaf."""
+    with World(under=MEMORY) as world:
+        world.run("start", "-n", "s", "--", "sleep", "1000", check=0)
+        deaf = world.daemon_pid()
+        os.kill(deaf, signal.SIGSTOP)
+        os.unlink(os.path.join(world.place, "guard.sock"))
+        assert world.json("ls")["sessions"][0]["name"] == "s"
+        assert not is_alive(deaf)
+        assert "reason=deaf" in world.log("guard")
 
 
 def test_a_slow_daemon_is_not_taken_for_a_deaf_one():
