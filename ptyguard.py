@@ -33,6 +33,8 @@ DETACHED_STATUS = 75           # EX_TEMPFAIL: the session lives on, so `run ... 
 TIMED_OUT_STATUS = 124
 OUR_FAILURE_STATUS = 125       # as env, nohup and timeout say it
 LOG_HOLD_S = 60.0
+ANSWER_LATE_S = 1.0            # of a daemon that was told by when to answer
+KILL_LIMIT_S = 20.0            # of a `run` whose time is over
 READ_BYTES = 4 << 20
 SHOWN_ENDED_S = 3600.0         # `ls` shows what ended within the hour
 FOLLOW_LOOK_S = 0.25           # of a log file, which has no readiness
@@ -181,6 +183,7 @@ class _Call:
         self._client = None
         self._scope = None
         self.status_file = None         # of `run --status-file`, until it is written
+        self._deadline = None           # of `run --timeout`
 
     def run(self):
         """Carry it out; the exit code."""
@@ -209,9 +212,10 @@ class _Call:
     def client(self):
         if self._client is None:
             from ptyguard_core.client import Client
+            limit = {} if self._deadline is None else {"timeout_s": self._left()}
             self._scope = wish_for_scope(self.backend, bool(self.get("survive_logout")), self.say)
             self._client = Client(self.backend, self.paths, not self.get("no_start"),
-                                  may_update=self.command.verb not in _LOOKING, scope=self._scope)
+                                  may_update=self.command.verb not in _LOOKING, scope=self._scope, **limit)
             if self._client.notice is not None:
                 self._tell_notice(self._client.notice)
             if self.get("verbose"):
@@ -314,16 +318,34 @@ class _Call:
                 return size
         return None
 
+    def _left(self):
+        import time
+        return max(0.1, self._deadline - time.monotonic())
+
     def _start(self, if_exists, echo=True, name=None):
         self._tell_of_fallback()
         fields = dict(self._start_fields(echo), await_reader=if_exists == "rejoin")
         name = self.get("name", name)
         if name is not None:
             fields["name"] = name
-        ok = self.client.request("start", if_exists=if_exists, **fields)
+        limit_s = None
+        if self._deadline is not None:
+            fields["within"] = self._left()         # the daemon says so itself, if it can
+            limit_s = fields["within"] + ANSWER_LATE_S
+        ok = self.client.request("start", limit_s, if_exists=if_exists, **fields)
         if self._scope is not None:
             self._scope.judge(self.client.welcome.get("guard_pid"))
         return ok["session"], ok["created"]
+
+    def _start_in_time(self, **options):
+        """`_start`, which a `run --timeout` ends as anything else."""
+        try:
+            return self._start("rejoin", **options)
+        except (TimedOut, Unreachable) as error:
+            if self._deadline is None or self._left() > 0.1 and not isinstance(error, TimedOut):
+                raise
+            raise TimedOut(f"the command was not started in {self.get('timeout'):g} s: {error.message}",
+                           hint="if it starts yet, it is ended") from None
 
     def _tell_of_fallback(self):
         """A home that cannot be used is said: what it held before is not found any more."""
@@ -364,7 +386,10 @@ class _Call:
             return self._run_unattended()
         has_terminal = os.isatty(0) and self.backend.is_foreground(0)
         key = self._detach_key()
-        session, was_created = self._start("rejoin", echo=has_terminal)
+        if self.get("timeout") is not None:
+            import time
+            self._deadline = time.monotonic() + self.get("timeout")
+        session, was_created = self._start_in_time(echo=has_terminal)
         from ptyguard_core import attach
         if session["offsets"] is None and session["state"] == "ended":
             self.say(f"session {session['name']} has ended; its output is not kept any more")
@@ -372,7 +397,8 @@ class _Call:
         attachment = attach.Attachment(
             self.backend, self.paths, session, is_run=True, detach_key=key,
             start=self._run_from(has_terminal and os.isatty(1), was_created),
-            timeout_s=self.get("timeout"), note=self.say, rm_on_hangup=bool(self.get("rm")),
+            timeout_s=None if self._deadline is None else self._left(), note=self.say,
+            rm_on_hangup=bool(self.get("rm")),
             kill_on_hangup=bool(self.get("kill_on_hangup")), as_lf=bool(self.get("lf")))
         return self._finish_run(attach, attachment.run())
 
@@ -399,11 +425,9 @@ class _Call:
                                           orphans=True)["session"]
             outcome = attach.Outcome(attach.ENDED, session)
         if outcome.kind == attach.KILLED:
-            self.client.request("kill", target="@" + session["id"], orphans=True)
+            self._end_in_time(session)
             self._tell_run(session, None, timed_out=True)
             self._maybe_remove(session)
-            if not self.get("json"):
-                self.say(f"session {session['name']} was ended after {self.get('timeout'):g} s")
             return TIMED_OUT_STATUS
         if outcome.kind == attach.LOST:
             outcome.error.details["exit_code"] = OUR_FAILURE_STATUS
@@ -423,6 +447,17 @@ class _Call:
         self._tell_run(session, session["exit"])
         self._maybe_remove(session)
         return self._mirror(session)
+
+    def _end_in_time(self, session):
+        """The time of a `run` is over, and it does not wait for ever for the end either."""
+        try:
+            self.client.request("kill", KILL_LIMIT_S, target="@" + session["id"], orphans=True)
+        except TimedOut:
+            raise TimedOut(f"session {session['name']} was to be ended after "
+                           f"{self.get('timeout'):g} s, and it is not confirmed that it was",
+                           hint="ptyguard ls tells; ptyguard doctor looks at guard and daemon") from None
+        if not self.get("json"):
+            self.say(f"session {session['name']} was ended after {self.get('timeout'):g} s")
 
     def _tell_run(self, session, exit_, timed_out=False):
         told = _as_json(name=session["name"], exit=exit_, matched=None, timed_out=timed_out)

@@ -11,6 +11,9 @@ Rule 2: output is written as it came, unseen.  What the session switched on in t
         terminal is found afterwards, from its history, and undone; nothing else is.
 Rule 3: typed bytes are sent once.  What was sent to a daemon that then died may be
         lost; what was not sent yet goes to the next one.
+Rule 4: keys, signals and time-outs are served while a daemon is waited for, in turns of
+        the loop within the waiting (`_LiveChannel`).  So nothing waits for a daemon from
+        within a descriptor's handler: what else was ready in that turn would be stale.
 
 Ways out: detached, ended, hung up (terminal or pipe gone, SIGHUP, SIGTERM), lost.
 """
@@ -21,11 +24,13 @@ from collections import deque
 
 from . import frames
 from .backend import FAILED, READABLE, WRITABLE
-from .channel import Channel
+from .channel import HELLO_LIMIT_S, Channel, silent
 from .detachkey import Matcher
-from .errors import NoSuchSession, PtyguardError, Unreachable
+from .errors import LimitReached, NoSuchSession, PtyguardError, Unreachable
 from .loop import Loop
+from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
+from .supervise import START_LIMIT_S
 from .terminal import Modes, Newlines, safe_start, without_queries
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
@@ -37,8 +42,11 @@ INPUT_PENDING_MAX = 64 * 1024
 PAINTED_BYTES_MAX = 128 * 1024      # of history; more than a terminal scrolls back
 ESCAPE_PATIENCE_S = 0.05       # a lone ESC is a key, not the start of one
 PASTE_PATIENCE_S = 1.0         # its end may have been lost; then the key works again
-RECONNECT_PAUSE_S = 0.05
-RECONNECT_LIMIT_S = 60.0
+RECONNECT_PAUSE_S = 0.05       # doubled up to ...
+RECONNECT_PAUSE_MAX_S = 1.0
+RECONNECT_LIMIT_S = 60.0       # of a `run`; who attached waits for as long as it takes
+REACH_S = 5.0                  # of one try to find somebody who listens: keys have to wait for that
+WAITING_TOLD_S = 5.0           # after it was pinged, or was gone: the user is told
 FLUSH_LIMIT_S = 5.0
 GOODBYE_LIMIT_S = 5.0
 SHOWN_KEPT_BYTES = 256 * 1024       # in which modes are looked for when no daemon is left to ask
@@ -59,6 +67,32 @@ class Outcome:
 
 class _Interrupted(Exception):
     """A signal came while a write was blocked."""
+
+
+class _Left(Exception):
+    """What a daemon was waited for is no matter any more."""
+
+
+class _LiveChannel(Channel):
+    """A connection of an attachment, which is served while it waits (rule 4)."""
+
+    def __init__(self, attachment, role, reach_s=REACH_S, timeout_s=START_LIMIT_S, hello=None):
+        self._attachment = attachment
+        self._reach_s = reach_s
+        super().__init__(attachment._backend, attachment._paths, role, timeout_s=timeout_s,
+                         hello=hello)
+
+    def another(self, role, timeout_s=START_LIMIT_S):
+        return _LiveChannel(self._attachment, role, self._reach_s, timeout_s)
+
+    def wait_readable(self, timeout_s):
+        return self.has_kept or self._attachment.serve_until(self.fileno(), READABLE, timeout_s)
+
+    def wait_writable(self, timeout_s):
+        return self._attachment.serve_until(self.fileno(), WRITABLE, timeout_s)
+
+    def _reach(self, deadline):
+        return super()._reach(min(deadline, time.monotonic() + self._reach_s))
 
 
 class Attachment:
@@ -118,10 +152,20 @@ class Attachment:
         self._owes_end_of_input = False
         self._end_serial = None         # of the request for it that is not answered
         self._lost_at = 0.0
+        self._pause_s = RECONNECT_PAUSE_S
+        self._leave_by = detach_key.text if self._matcher else "none"
+        self._is_patient = self._is_interactive and not is_run      # never gives up by itself
         self._stdout_poller = backend.make_poller(any_file=True)
         self._own_stdout = backend.reopen_terminal(1) if self._has_terminal_out else None
         self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
         self._escape_timer = None
+        self._stall = Stall(self._loop.clock())
+        self._stall_timer = None
+        self._awaits_echo = False       # something was typed or asked, and nothing came since
+        self._news = 0                  # counts what the daemon said, and its losses
+        self._probed_at = None          # the count of news then, while it is being probed
+        self._notice_timer = None
+        self._is_told = False           # the user: that a daemon is waited for
 
     # -- the whole -----------------------------------------------------------------------
 
@@ -132,17 +176,21 @@ class Attachment:
         self._backend.ignore_signals(("SIGPIPE",))
         self._signals = signals
         self._loop.watch(signals, self._on_signal, READABLE)
-        self._connect(self._start)      # before the terminal is touched: it may be refused
+        self._loop.watch(1, self._on_stdout, 0)
+        self._stdout_poller.register(1, WRITABLE)
+        if self._timeout_s is not None:
+            self._loop.after(self._timeout_s, lambda: self._end(KILLED))
+        try:
+            # Before the terminal is touched: it may be refused.
+            self._connect(self._start, START_LIMIT_S)
+        except _Left:
+            return self._outcome
         try:
             if self._is_interactive:
                 self._saved = self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
-            self._loop.watch(1, self._on_stdout, 0)
-            self._stdout_poller.register(1, WRITABLE)
             if self._reads_input:
                 self._has_stdin = True
                 self._loop.watch(0, self._on_stdin, READABLE)
-            if self._timeout_s is not None:
-                self._loop.after(self._timeout_s, lambda: self._end(KILLED))
             while self._outcome is None:
                 self._loop.turn()
             self._finish_output()
@@ -162,7 +210,8 @@ class Attachment:
         if self._kill_on_hangup and self._outcome.kind == DETACHED and self._channel is not None:
             try:
                 # On another connection: while the program does not read, ours is not heard.
-                with self._channel.another("goodbye") as other:
+                with Channel(self._backend, self._paths, "goodbye",
+                             timeout_s=GOODBYE_LIMIT_S) as other:
                     other.request("leave", GOODBYE_LIMIT_S, ticket=self._ticket)
             except (PtyguardError, OSError, EOFError):
                 pass                    # then it is as if our terminal had gone
@@ -173,11 +222,12 @@ class Attachment:
 
     # -- the daemon ----------------------------------------------------------------------
 
-    def _connect(self, start):
+    def _connect(self, start, reach_s=REACH_S):
         # An app that owns the daemon shares it with whoever attaches; the daemon knows
         # whether one does, and decides in the same breath.
-        channel = Channel(self._backend, self._paths, "attach",
-                          hello=None if self._is_run else {"link": "if_app"})
+        channel = _LiveChannel(self, "attach", reach_s,
+                               hello=None if self._is_run else {"link": "if_app"})
+        size = self._size()
         try:
             ok = channel.request(
                 "attach", target="@" + self._session["id"], **dict(
@@ -189,7 +239,7 @@ class Attachment:
                     nudge=start in ("restore", "now"), kill_on_hangup=self._kill_on_hangup,
                     rm_on_hangup=self._rm_on_hangup,
                     agent=self._agent,
-                    incarnation=self._session["incarnation"], size=self._size()))
+                    incarnation=self._session["incarnation"], size=size))
         except BaseException:
             channel.close()
             raise
@@ -199,6 +249,10 @@ class Attachment:
         self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
         self._loop.soon(self._drain_kept)
         self._loop.soon(self._send_input)       # typed while there was no daemon
+        self._loop.soon(lambda: self._ask("size", size=self._size()) if self._size() != size else None)
+        self._stall.ask(self._loop.clock())
+        self._watch_for_stall()
+        self._say_it_is_back()
 
     def _hold(self):
         if self._is_run and not (self._is_interactive and self._has_terminal_out):
@@ -227,6 +281,7 @@ class Attachment:
         self._update()
 
     def _receive(self):
+        self._news += 1
         try:
             for type_, offset, payload in self._channel.receive():
                 if type_ == frames.OUTPUT:
@@ -238,6 +293,7 @@ class Attachment:
                     self._on_event(payload)
                 elif type_ == frames.REPLY and payload.get("id") == self._end_serial:
                     self._hear_end_of_input(payload)
+            self._hear_life()
         except (EOFError, ConnectionError):
             self._lose_daemon()
 
@@ -291,26 +347,41 @@ class Attachment:
         self._end_serial = None
         self._outgoing = b""            # rule 3: it may have been typed
         self._lost_at = self._loop.clock()
-        self._reconnect()
+        self._pause_s = RECONNECT_PAUSE_S
+        self._awaits_echo = False
+        self._tell_later()
+        if self._probed_at is None:
+            self._loop.soon(self._reconnect)
 
     def _reconnect(self):
         if self._outcome is not None:
             return
+        began = self._loop.clock()
         try:
             self._connect(self._start if self._offset is None else self._offset)
         except NoSuchSession as error:
             self._end_lost_session(error)
-        except PtyguardError as error:
-            if isinstance(error, Unreachable) \
-                    and self._loop.clock() - self._lost_at < RECONNECT_LIMIT_S:
-                self._loop.after(RECONNECT_PAUSE_S, self._reconnect)
-            else:
+        except Unreachable as error:
+            if self._gives_up(began):
                 self._end(LOST, error)
+            else:
+                self._loop.after(self._pause_s, self._reconnect)
+                self._pause_s = min(2 * self._pause_s, RECONNECT_PAUSE_MAX_S)
+        except PtyguardError as error:
+            self._end(LOST, error)
+        except _Left:
+            pass
+
+    def _gives_up(self, began):
+        """Whether a try that began then and found nobody was the last."""
+        now = self._loop.clock()
+        return not self._is_patient and (now - self._lost_at >= RECONNECT_LIMIT_S
+                                         or now - began >= HELLO_LIMIT_S)
 
     def _end_lost_session(self, error):
         """It may have ended in between: then its status is there, and perhaps output."""
         try:
-            channel = Channel(self._backend, self._paths)
+            channel = _LiveChannel(self, "call")
             facts = channel.request("resolve", target="@" + self._session["id"])["session"]
             channel.close()
         except PtyguardError:
@@ -325,13 +396,134 @@ class Attachment:
         self._end(ENDED)
 
     def _catch_up(self):
-        channel = Channel(self._backend, self._paths)
+        channel = _LiveChannel(self, "call")
         try:
             self._write(channel.read(target="@" + self._session["id"], offset=self._offset)[1])
         except PtyguardError as error:
             self._note(error.message)
         finally:
             channel.close()
+
+    # -- a daemon that does not answer ---------------------------------------------------
+
+    def serve_until(self, fd, bits, timeout_s):
+        """Turn the loop until `fd` is ready, or the time is over; whether it is.
+
+        Raises _Left when the attachment has ended, or the answer has come another way.
+        """
+        told = []
+        timer = None if timeout_s is None else self._loop.after(timeout_s, lambda: told.append(0))
+        self._loop.watch(fd, told.append, bits)
+        try:
+            while not told:
+                self._loop.turn()
+                if self._outcome is not None or self._probed_at not in (None, self._news):
+                    raise _Left
+        finally:
+            self._loop.forget(fd)
+            if timer is not None:
+                timer.cancel()
+        return bool(told[0])
+
+    def _owe(self):
+        """Something was typed or asked: from now on an answer is owed."""
+        if not self._awaits_echo:
+            self._awaits_echo = True
+            self._stall.ask(self._loop.clock())
+            self._watch_for_stall()
+
+    def _hear_life(self):
+        self._awaits_echo = False
+        self._stall.hear(self._loop.clock())
+        self._say_it_is_back()
+
+    def _watch_for_stall(self):
+        """A `run` waits for the end; who attached, for an answer to what was typed."""
+        if self._stall_timer is None and (self._is_run or self._awaits_echo):
+            self._stall_timer = self._loop.at(self._stall.due_at, self._on_silence)
+
+    def _on_silence(self):
+        self._stall_timer = None
+        if self._channel is None or self._probed_at is not None:
+            return                      # that is waited for already
+        now = self._loop.clock()
+        if self._output_bytes >= OUTPUT_PENDING_MAX:
+            self._stall.hear(now)       # we do not listen: what it says lies unread
+        if not (self._is_run or self._awaits_echo):
+            return
+        act = self._stall.look(now, can_ping=not self._outgoing)
+        if act == PING:
+            self._channel.send_now(frames.control(frames.PING, {}))
+            self._tell_later()
+        elif act == PROBE:
+            self._probe(self._stall.probe_limit_s(now))
+        self._watch_for_stall()
+
+    def _probe(self, limit_s):
+        """Try it on another connection: it may merely not listen to this one."""
+        self._probed_at = self._news
+        self._tell_later()
+        try:
+            _LiveChannel(self, "probe", timeout_s=limit_s).close()
+            self._stall.hear(self._loop.clock(), is_here=False)
+            self._awaits_echo = False
+            self._say_it_is_back()
+        except _Left:
+            pass                        # it has answered, or is gone
+        except LimitReached:
+            self._stall.hear(self._loop.clock(), is_here=False)
+        except Unreachable:
+            if not self._is_patient:    # else it is asked anew, and again
+                self._end(LOST, silent(self._paths, GIVE_UP_S))
+        except PtyguardError as error:
+            self._end(LOST, error)
+        finally:
+            self._probed_at = None
+            if self._channel is None:
+                self._loop.soon(self._reconnect)
+
+    def _tell_later(self):
+        if self._notice_timer is None and self._is_patient and self._has_terminal_out:
+            self._notice_timer = self._loop.after(WAITING_TOLD_S, self._say_we_wait)
+
+    def _say_we_wait(self):
+        self._is_told = True
+        self._show_notice("waiting for the daemon, which does not answer" if self._channel is not None
+                          else "waiting for a daemon: the one before is gone")
+
+    def _say_it_is_back(self):
+        if self._notice_timer is not None:
+            self._notice_timer.cancel()
+            self._notice_timer = None
+        if self._is_told:
+            self._is_told = False
+            self._clear_notice()
+
+    def _show_notice(self, text):
+        """One line for the user: in the flow of a shell, at the bottom of a full screen."""
+        if self._leave_by != "none":
+            text += f"; {self._leave_by} detaches"
+        cols = (self._size() or (80,))[0]
+        line = f"[ptyguard: {text}]"[:max(1, cols - 1)].encode("ascii", "replace")
+        if self._is_full_screen():
+            self._write_own(b"\x1b7\x1b[999;1H\x1b[0;7m" + line + b"\x1b[m\x1b[K\x1b8")
+        else:
+            self._write_own((b"" if self._ends_line else b"\r\n") + line + b"\r\n")
+
+    def _clear_notice(self):
+        if not self._is_full_screen():
+            self._write_own(b"[ptyguard: the daemon answers again]\r\n")
+            return
+        self._write_own(b"\x1b7\x1b[999;1H\x1b[m\x1b[2K\x1b8")
+        size = self._size()
+        if size is not None and size[1] > 1:    # the program paints anew what stood there
+            self._ask("size", size=[size[0], size[1] - 1])
+            self._ask("size", size=size)
+
+    def _is_full_screen(self):
+        modes = Modes()
+        modes.feed(b"".join(self._shown))
+        return modes.is_alternate
 
     # -- stdout --------------------------------------------------------------------------
 
@@ -342,6 +534,14 @@ class Attachment:
             self._remember(bytes(view))
         if view:
             self._ends_line = view[-1] == 10
+        self._put_out(view)
+
+    def _write_own(self, data):
+        """Write what is not the session's."""
+        self._put_out(memoryview(data))
+        self._update()
+
+    def _put_out(self, view):
         if not self._output:
             view = self._write_some(view)
         if view:
@@ -428,6 +628,8 @@ class Attachment:
         if not self._has_terminal_out or self._is_stdout_gone or self._offset is None:
             return
         try:
+            if self._channel is None or self._is_told or self._outcome.kind == LOST:
+                raise Unreachable("it is being waited for")
             channel = Channel(self._backend, self._paths, may_start=False, timeout_s=2.0)
             ok, history = channel.read(2.0, target="@" + self._session["id"])
             channel.close()
@@ -502,10 +704,12 @@ class Attachment:
             if not self._outgoing and self._input:
                 self._outgoing = frames.raw_frames(frames.INPUT, self._input)
                 self._input.clear()
+                self._owe()
             elif not self._outgoing and self._owes_end_of_input:
                 self._owes_end_of_input = False
                 self._outgoing = self._channel.frame_request("end_input")
                 self._end_serial = self._channel.serial
+                self._owe()
             if not self._outgoing:
                 return
             sent = self._channel.send_now(self._outgoing)
@@ -517,6 +721,7 @@ class Attachment:
         """A request whose reply nobody awaits."""
         if self._channel is not None:
             self._outgoing += self._channel.frame_request(verb, **fields)
+            self._owe()
             self._send_input()
 
     # -- signals -------------------------------------------------------------------------

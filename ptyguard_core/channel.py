@@ -5,6 +5,9 @@ daemon went away in between; input never is.  A `Follower` reads one session's o
 offset and continues at its offset when the daemon is replaced, so that whoever reads it
 never notices.
 
+A daemon that does not answer is no reason to wait for ever: whoever waits for something
+that it owes (`wait_answer`) pings, tells the guard, and gives up in the end (stall.py).
+
 Everything blocks; times are seconds, None means without limit.  Errors are those of
 errors.py.
 """
@@ -15,7 +18,9 @@ import time
 from . import frames
 from .backend import READABLE, WRITABLE
 from .copies import find_program
-from .errors import (Incompatible, NoSuchSession, ProtocolError, TimedOut, Unreachable, from_wire)
+from .errors import (Incompatible, LimitReached, NoSuchSession, ProtocolError, TimedOut, Unreachable,
+                     from_wire)
+from .stall import GIVE_UP_S, LATE_S, PING, PROBE, Stall
 from .supervise import START_LIMIT_S, reach, replace, report_deaf
 from .verdict import GARBAGE, REPLACE, Hello, Ours, decide
 from .version import OURS
@@ -24,6 +29,9 @@ HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
 HELLO_LIMIT_S = 30.0
 RECEIVE_BYTES = 256 * 1024     # measured: what a turn of the daemon sends
 RECONNECT_LIMIT_S = 30.0
+PROBE_PAUSE_S = 0.5            # between tries to be welcomed
+SILENT_HINT = "ptyguard status and ptyguard doctor tell more; then: ptyguard daemon restart"
+MAY_BE_DONE = "what was asked may or may not have been done"
 AT_ONCE_S = 0.05               # a request that is hung up on in that time ...
 HANG_UPS_MAX = 40              # ... so often in a row is not asked again
 REPEAT_PAUSE_S = 0.5           # between those, after the first ten
@@ -40,8 +48,16 @@ def is_repeatable(verb, target):
     return verb in REPEATABLE or verb == "rm" and isinstance(target, str) and target[:1] == "@"
 
 
+def silent(paths, silent_s):
+    """The error for a daemon that has not answered for so long."""
+    return Unreachable(f"the daemon at {paths.client_socket} cannot be reached: it did not answer in "
+                       f"{silent_s:.0f} s", hint=SILENT_HINT)
+
+
 class Channel:
     """One connection to the daemon, from hello on."""
+
+    watches_for_stalls = True
 
     def __init__(self, backend, paths, role="call", may_start=True, timeout_s=START_LIMIT_S,
                  environ=None, hello=None, scope=None):
@@ -62,6 +78,7 @@ class Channel:
         self._serial = 0
         self._buffer = bytearray(RECEIVE_BYTES)
         self._kept = []                 # frames that came while a reply was awaited
+        self._stall = Stall(time.monotonic())
         self.connect(timeout_s)
 
     # -- the connection ------------------------------------------------------------------
@@ -72,9 +89,7 @@ class Channel:
         deadline = time.monotonic() + timeout_s
         odd_answers = 0
         while True:
-            sock = reach(self._backend, self._paths, self.may_start,
-                         max(0.1, deadline - time.monotonic()), self._environ, self._scope)
-            self._sock = sock
+            self._sock = self._reach(deadline)
             self._decoder = frames.Decoder(frames.FROM_DAEMON)
             self._decoder.control_max = frames.CONTROL_BYTES_MAX
             self._kept = []
@@ -91,6 +106,13 @@ class Channel:
                 if time.monotonic() > deadline:
                     raise Unreachable("the daemon went away before it answered, again and again",
                                       hint="ptyguard status") from None
+            except BaseException:
+                self.close()
+                raise
+
+    def _reach(self, deadline):
+        return reach(self._backend, self._paths, self.may_start,
+                     max(0.1, deadline - time.monotonic()), self._environ, self._scope)
 
     def _judge_odd_answer(self, error, count, deadline):
         """It answers, and cannot be talked to: is it to be replaced?  Once; else raises `error`."""
@@ -123,13 +145,16 @@ class Channel:
                         self._check_welcome(fields)
                         return
                     self._raise_refusal(type_, fields)
+            elif time.monotonic() > now + max(0.0, wait_s) + LATE_S:
+                # We were stopped, or the machine slept: only what is watched counts.
+                slept_s = time.monotonic() - now
+                began, deadline = began + slept_s, deadline + slept_s
             elif not is_reported:
                 is_reported = True
                 report_deaf(self._backend, self._paths)
             elif now >= min(began + HELLO_LIMIT_S, deadline):
                 report_deaf(self._backend, self._paths, now - began)
-                raise Unreachable(f"the daemon at {self._paths.client_socket} did not answer "
-                                  f"in {now - began:.0f} s", hint="ptyguard status")
+                raise silent(self._paths, now - began)
 
     def _check_welcome(self, fields):
         if not isinstance(fields.get("chosen"), int):
@@ -176,10 +201,66 @@ class Channel:
         poller.register(self._sock.fileno(), WRITABLE)
         return bool(poller.poll(-1 if timeout_s is None else timeout_s))
 
-    def another(self, role):
+    def another(self, role, timeout_s=START_LIMIT_S):
         """A second connection to the same daemon."""
-        return type(self)(self._backend, self._paths, role, self.may_start, environ=self._environ,
-                          scope=self._scope)
+        return type(self)(self._backend, self._paths, role, self.may_start, timeout_s,
+                          environ=self._environ, scope=self._scope)
+
+    # -- a daemon that does not answer ---------------------------------------------------
+
+    def wait_answer(self, timeout_s=None):
+        """`wait_readable` for what the daemon owes us, or will in the end.
+
+        Pings it while it is silent.  Raises Unreachable when it stays so.
+        """
+        return self._wait_watching(self.wait_readable, timeout_s, can_ping=True)
+
+    def wait_room(self, timeout_s=None):
+        """`wait_writable` with the same care: a daemon need not take what a program does not."""
+        return self._wait_watching(self.wait_writable, timeout_s, can_ping=False)
+
+    def _wait_watching(self, wait, timeout_s, can_ping):
+        if not self.watches_for_stalls:
+            return wait(timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            now = time.monotonic()
+            left = max(0.0, self._stall.due_at - now)
+            if deadline is not None:
+                left = min(left, max(0.0, deadline - now))
+            if wait(left):
+                return True
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return wait(0)
+            self._act_on_stall(self._stall.look(now, can_ping), deadline)
+
+    def _act_on_stall(self, act, deadline):
+        if act == PING:
+            self.send_now(frames.control(frames.PING, {}))
+        elif act == PROBE:
+            now = time.monotonic()
+            limit_s = self._stall.probe_limit_s(now)
+            left = limit_s if deadline is None else min(limit_s, max(0.0, deadline - now))
+            if self._is_served_elsewhere(now + left):
+                self._stall.hear(time.monotonic(), is_here=False)
+            elif left == limit_s:
+                self.close()            # whatever it answers yet, nobody waits for
+                raise silent(self._paths, GIVE_UP_S)
+
+    def _is_served_elsewhere(self, deadline):
+        """Whether a daemon welcomes another connection, or something came on this one."""
+        while True:
+            try:
+                self.another("probe", max(0.1, deadline - time.monotonic())).close()
+                return True
+            except LimitReached:
+                return True             # somebody has counted us
+            except Unreachable:
+                if self.wait_readable(PROBE_PAUSE_S):
+                    return True
+                if time.monotonic() >= deadline:
+                    return False
 
     # -- frames --------------------------------------------------------------------------
 
@@ -192,8 +273,11 @@ class Channel:
         self._send_all(frames.raw_frames(frames.INPUT, data))
 
     def _send_all(self, data):
-        self._sock.settimeout(None)
-        self._sock.sendall(data)
+        self._stall.ask(time.monotonic())
+        rest = memoryview(data)[self.send_now(data):]
+        while rest:
+            self.wait_room()
+            rest = rest[self.send_now(rest):]
 
     def send_now(self, data):
         """Send what the socket takes without waiting; the count, perhaps 0."""
@@ -227,6 +311,7 @@ class Channel:
         count = self._sock.recv_into(self._buffer)
         if not count:
             raise EOFError("the daemon closed the connection")
+        self._stall.hear(time.monotonic())
         yield from self._decoder.frames(memoryview(self._buffer)[:count])
 
     def frame_request(self, verb, **fields):
@@ -247,7 +332,7 @@ class Channel:
         try:
             while found is None:
                 left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and (left <= 0 or not self.wait_readable(left)):
+                if left is not None and left <= 0 or not self.wait_answer(left):
                     raise TimedOut(f"no answer in {timeout_s:g} s")
                 for type_, offset, payload in self.receive():
                     if found is None and type_ == frames.REPLY and payload.get("id") == serial:
@@ -266,6 +351,7 @@ class Channel:
     def request(self, verb, timeout_s=None, **fields):
         """Ask and await; again on a new connection, where asking twice does no harm."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        is_safe = is_repeatable(verb, fields.get("target")) and fields.get("signal") is None
         hang_ups = 0                    # in a row, each at once
         while True:
             began = time.monotonic()
@@ -274,11 +360,15 @@ class Channel:
                 if not self.is_open:
                     self.connect()
                 return self.await_reply(self.ask(verb, **fields), left)
+            except Unreachable as error:
+                if not self.is_open and not is_safe:    # we gave up, and it may go on yet
+                    error.hint = MAY_BE_DONE
+                raise
             except (EOFError, ConnectionError):
-                if not is_repeatable(verb, fields.get("target")) or fields.get("signal") is not None:
+                if not is_safe:
                     self.close()
                     raise Unreachable(f"the daemon went away during `{verb}`",
-                                      hint="what was asked may or may not have been done") from None
+                                      hint=MAY_BE_DONE) from None
                 # Daemons may die, and often; one that hangs up on this very request is another thing.
                 hang_ups = hang_ups + 1 if time.monotonic() - began < AT_ONCE_S else 0
                 if hang_ups > HANG_UPS_MAX:
@@ -306,6 +396,7 @@ class Channel:
         parts = []
         others = []
         while size:
+            self.wait_answer()
             for type_, offset, payload in self.receive():
                 if type_ == frames.DATA:
                     parts.append(bytes(payload))
@@ -348,7 +439,7 @@ class Follower:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.end is None:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and (left <= 0 or not self.channel.wait_readable(left)):
+            if left is not None and left <= 0 or not self.channel.wait_answer(left):
                 raise TimedOut(f"session {self.session['name']}: not within {timeout_s:g} s")
             yield from self.burst()
 

@@ -656,6 +656,15 @@ class Daemon:
         return requests.spawn_error(wanted, message.text("stage"), message.number("errno"),
                                     message.text("text"))
 
+    def give_up_start(self, session, error):
+        """Whoever waits for that start is told `error`; what comes of it late is ended."""
+        if self.sessions.get(session.id) is session and session.state == STARTING \
+                and not session.is_restarting:
+            self.log("start_given_up", session=session.id, name=session.name, error=error.message)
+            self.tell_started(session, error)
+            session.awaited_holders = session.noted_holders = 0     # its end waits for no reader
+            self.endings.destroy(session, lambda _error: None, leaves_tombstone=False)
+
     def _expect_offer(self, session):
         if self.sessions.get(session.id) is session and session.state == STARTING:
             self.start_failed(session, Unreachable("the command's start was not confirmed",
@@ -1173,7 +1182,7 @@ class Daemon:
             self._send_blob(session)
 
     def _send_blob(self, session):
-        if session.ring is not None:
+        if session.ring is not None or session.state == STARTING:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 
     # -- leaving -------------------------------------------------------------------------

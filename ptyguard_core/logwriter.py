@@ -41,6 +41,8 @@ class CannotWrite(Exception):
 class PatientChannel(Channel):
     """A connection that starts nobody, and waits for a daemon that is on its way."""
 
+    watches_for_stalls = False          # it is the daemon's own, and follows for days
+
     def connect(self, timeout_s=START_LIMIT_S):
         """(Re)connect.  Unreachable when no daemon is to be expected."""
         deadline = time.monotonic() + timeout_s

@@ -15,7 +15,7 @@ from . import frames
 from .agentlink import agent_path
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
                      OutputGap, ProtocolError, PtyguardError, SessionDestroyed, SessionExists,
-                     UsageError)
+                     TimedOut, Unreachable, UsageError)
 from .reconcile import IDLE_S, Pass
 from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
                        suggest_name)
@@ -34,7 +34,7 @@ PATH_SHOWN_MAX = 4096           # PATH_MAX
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
 LEAVING_LIMIT_S = 2.0           # a client that is stopped finds out when it is continued
-START_WAIT_S = 30.0             # for a start that somebody else asked for (C-505)
+START_WAIT_S = 30.0             # for a start, also one that somebody else asked for (C-505)
 LABELS_MAX = 64
 LABEL_LENGTH_MAX = 256          # of key and value: notes to oneself, no files
 TTL_MAX_S = 10 * 365 * 86400
@@ -338,6 +338,7 @@ def _check_start(fields):
         "size_policy": _choice(fields, "size_policy", SIZE_POLICIES),
         "log": _log_file(fields),
         "agent": _agent(fields),
+        "within": _seconds(fields, "within", TTL_MAX_S),
     }
 
 
@@ -431,11 +432,16 @@ def _begin_start(daemon, client, wanted, reply):
             return
         if not client.is_open:
             daemon.stop_awaiting(session)       # the reader that it waits for will not come
+            if wanted["within"] is not None:    # nobody wants it any more
+                daemon.endings.destroy(session, lambda _error: None, leaves_tombstone=False)
+                return
         client.awaited_by = session
         daemon.tombstones.lift(to_lift)
         reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
 
     daemon.when_started(session, started)
+    daemon.loop.after(min(START_WAIT_S, wanted["within"] or START_WAIT_S), lambda: daemon.give_up_start(
+        session, _late_start(session, wanted["within"])))
     request = dict(
         argv=wanted["argv"], executable=wanted["executable"], cwd=wanted["cwd"],
         env=[key + b"=" + value for key, value in env.items()], cols=cols, rows=rows,
@@ -445,6 +451,16 @@ def _begin_start(daemon, client, wanted, reply):
         daemon.spawn(session, request)
     except ProtocolError as error:      # more than the guard's wire takes
         daemon.start_failed(session, error)
+
+
+def _late_start(session, within_s):
+    """Why a start was given up: the guard has not said how it went."""
+    if within_s is not None and within_s < START_WAIT_S:
+        return TimedOut(f"session {session.name} was not started in {within_s:.1f} s",
+                        hint="if it starts yet, it is ended")
+    return Unreachable(f"the guard has not started session {session.name} in {START_WAIT_S:g} s",
+                       hint="if it starts yet, it is ended; is its directory on a file system that does "
+                            "not answer? else look at the guard: ptyguard doctor")
 
 
 def spawn_error(wanted, stage, number, text):

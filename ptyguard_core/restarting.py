@@ -77,7 +77,9 @@ class Restarts:
     def restart(self, session, grace_s, act):
         """Do it; `act(error or None)` once the new program runs, or why none does."""
         if session.is_restarting:
-            self._acts[session.id].append(act)
+            acts = self._acts[session.id]
+            acts.append(act)
+            self._daemon.loop.after(grace_s + PATIENCE_S, lambda: self._give_up(session, acts))
             return
         if decode_launch(session.launch) is None:
             raise PtyguardError(
@@ -106,7 +108,14 @@ class Restarts:
 
     def _give_up(self, session, acts):
         """Waiting for it is bounded (C-505): mostly a reader takes none of its last output."""
-        if self._acts.get(session.id) is acts and session.state != STARTING:
+        if self._acts.get(session.id) is not acts:
+            return
+        if session.state == STARTING:       # what comes of it yet is the session's, as ever
+            told, acts[:] = list(acts), []
+            for act in told:
+                act(Unreachable(f"the guard has not started session {session.name} again yet",
+                                hint="ptyguard ls tells when it runs; ptyguard doctor looks at the guard"))
+        else:
             self._finish(session, Busy(
                 f"session {session.name} was ended and not started again: its last output "
                 "waits for a reader that does not take it", hint="ptyguard info names the readers"))

@@ -12,11 +12,13 @@ from .canonical import longest_line
 from .errors import OutputGap, PtyguardError, TimedOut, Unreachable
 
 CANCEL_LIMIT_S = 5.0
+NOT_KNOWN = "how much of it was typed is not known; it is not sent again"
 
 
 def send_input(channel, target, data, enter=False, timeout_s=None):
     """`Session.send` on a channel of its own, which is closed; the reply's dict."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    ticket = None
     try:
         serial, ticket = _ask_to_send(channel, target, data, enter, deadline)
         if ticket is None:
@@ -30,8 +32,11 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
         return _give_up_send(channel, serial, ticket)
     except (EOFError, ConnectionError):
         raise Unreachable(f"the daemon went away while input was sent to {target}",
-                          hint="how much of it was typed is not known; it is not sent again"
-                          ) from None
+                          hint=NOT_KNOWN) from None
+    except Unreachable as error:        # it is there and has gone silent
+        if ticket is not None:
+            error.hint = NOT_KNOWN
+        raise
     finally:
         channel.close()
 
@@ -119,7 +124,7 @@ def _await_go(channel, serial, deadline):
     try:
         while ticket is None and not is_answered:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and (left <= 0 or not channel.wait_readable(left)):
+            if left is not None and left <= 0 or not channel.wait_answer(left):
                 raise TimedOut("another send to that session did not end in time",
                                hint="nothing was typed", written=0)
             # To its end: the reply to an empty send comes in the same burst.
@@ -143,7 +148,7 @@ def _send_body(channel, data, deadline):
         rest = memoryview(frames.raw_frames(frames.INPUT, data[at:at + frames.RAW_BYTES_MAX]))
         while rest:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0 or not channel.wait_writable(left):
+            if left is not None and left <= 0 or not channel.wait_room(left):
                 return False
             rest = rest[channel.send_now(rest):]
     return True
@@ -154,11 +159,11 @@ def _give_up_send(channel, serial, ticket):
 
     It is asked on another connection: the daemon may not be listening to this one.
     """
-    with channel.another("cancel") as other:
-        other.request("cancel", ticket=ticket)
     try:
+        with channel.another("cancel", CANCEL_LIMIT_S) as other:
+            other.request("cancel", CANCEL_LIMIT_S, ticket=ticket)
         return channel.await_reply(serial, CANCEL_LIMIT_S)      # all of it had been typed
-    except TimedOut:
-        raise
+    except (TimedOut, Unreachable):
+        raise TimedOut("the daemon did not say how much was typed", hint=NOT_KNOWN) from None
     except PtyguardError as error:
         raise TimedOut(error.message, error.hint, **error.details) from None

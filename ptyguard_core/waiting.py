@@ -7,6 +7,7 @@ serves everybody cannot be held up by a regular expression.
 import re
 import time
 
+from . import frames
 from .channel import Follower
 from .errors import PtyguardError, TimedOut
 
@@ -77,14 +78,23 @@ def wait_idle(channel, target, idle_s, timeout_s=None):
     """Return once no output has come for `idle_s`, or the session ended (then its facts)."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     follower = Follower(channel, target, "now")
+    quiet_since, is_asked = time.monotonic(), False
     while follower.end is None:
-        left = idle_s if deadline is None else min(idle_s, deadline - time.monotonic())
-        if channel.wait_readable(max(0.0, left)):
+        until = quiet_since + idle_s
+        # That the program was quiet is only known from a daemon that answers.
+        limit = deadline if is_asked else until if deadline is None else min(deadline, until)
+        if channel.wait_answer(None if limit is None else max(0.0, limit - time.monotonic())):
+            before = follower.offset, channel.welcome
             for _ in follower.burst():
                 pass
-        elif left < idle_s:
+            if (follower.offset, channel.welcome) != before:    # output, or another daemon
+                quiet_since, is_asked = time.monotonic(), False
+            elif is_asked and follower.end is None:
+                return None
+        elif limit == deadline:
             raise TimedOut(f"session {follower.session['name']} was not quiet for "
                            f"{idle_s:g} s within {timeout_s:g} s")
         else:
-            return None
+            channel.send(frames.PING)
+            is_asked = True
     return follower.end

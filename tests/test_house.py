@@ -13,6 +13,7 @@ HOUSE = {
     "errors": (0, ""),
     "circuit": (0, "time"),
     "liveness": (0, "time"),
+    "stall": (0, "time"),
     "backend": (1, "os"),
     "version": (1, "os socket"),
     "ring": (1, "mmap os"),
