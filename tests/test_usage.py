@@ -43,7 +43,7 @@ EXPECTED_WORDS = {
 }
 
 NEW_SESSION = ("--name --cwd --env --unset --clean-env --size --scrollback --shell --label --ttl "
-               "--size-policy --log --json")
+               "--size-policy --restart --log --json")
 
 EXPECTED_OPTIONS = {
     "start": NEW_SESSION + " -d",
