@@ -279,7 +279,7 @@ class _Call:
             labels=dict(self.get("label", ())), cwd=self._cwd(), env=self._environment(session_environment),
             size=self.get("size") or self._own_size() or (80, 24),
             scrollback=self.get("scrollback"), echo=echo, executable=executable,
-            agent=self._agent(), log=self.get("log"))
+            agent=self._agent(), log=self.get("log"), restart=self.get("restart"))
 
     def _agent(self):
         """The SSH agent for the session's link to begin with, None when it is to have no link."""
@@ -984,6 +984,8 @@ class _Call:
             guard = self._await_guard(supervise, wire)
         living, kept = guard.number("living"), guard.number("sessions") - guard.number("living")
         choice = self.get("sessions")
+        if not living and guard.text("daemon_state") == "serving":
+            living = len(self._listed(is_living=True))      # their restart is due
         if living and choice is None:
             from ptyguard_core.errors import Busy
             raise Busy(f"{living} session{'s live' if living > 1 else ' lives'}",

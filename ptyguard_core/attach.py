@@ -388,7 +388,7 @@ class Attachment:
             self._end(LOST, error)
             return
         self._session = facts
-        if facts["state"] != "ended":
+        if facts["state"] not in ("ended", "failed"):
             self._end(LOST, error)
             return
         if self._offset is not None and facts["offsets"]:

@@ -49,6 +49,7 @@ VALUE_KINDS = {
     "KEY": "=" + ",".join(PRESETS), "SIG": "=" + ",".join(SIGNALS), "OFFSET|now": "=now",
     "K=V": "none", "COLSxROWS": "none", "SIZE": "none", "LINE": "none", "S": "none",
     "N": "none", "OFFSET": "none", "REGEX": "none", "WHAT": "=screen,none",
+    "POLICY": "=never,on-failure,always,on-reboot",
 }
 
 # The same of an argument.

@@ -34,13 +34,15 @@ from .link import close_all
 from .logkeeper import LogKeeper
 from .loop import Loop
 from .ownership import Ownership
+from .relaunching import Relaunches
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
                        shape_fault)
 from .restarting import Restarts, encode_launch
 from .ring import Ring
-from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, GUARD_LOST_IT, HELD_UNOPENED, LEADER,
-                      NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
+from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, FAILED as GIVEN_UP, GUARD_LOST_IT,
+                      HELD_UNOPENED, LEADER, NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
+from .sweeping import Sweep
 from .terminal import QueryAnswerer
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
@@ -94,6 +96,7 @@ class Daemon:
         self.processes = RecentProcesses(backend, self.loop.clock)
         self.restarts = Restarts(self)
         self.endings = Endings(self)
+        self.relaunches = Relaunches(self)
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self.ownership = Ownership(self)
@@ -146,6 +149,7 @@ class Daemon:
             self.guard.confirm(id_)
         self._is_serving = True
         self.ownership.resume(self.guard.inheritance)   # before anybody links
+        self.relaunches.open(records)
         self._take_over_records(records)
         self.agents.sweep([*self.sessions, *records])
         self.log("serving", sessions=len(self.sessions),
@@ -158,8 +162,11 @@ class Daemon:
             self.resume(session)
         for session in list(self.sessions.values()):
             self.endings.adopt(session)
+        for session in list(self.sessions.values()):
+            self.relaunches.adopt(session)
         self.prune()
         self._watch_idleness()
+        Sweep(self.backend, self.loop, self.paths, self.wall_clock, self.log, self.program[1]).begin()
 
     def _leave_breadcrumb(self, told):
         """One line a restart: after what, instead of which, on whose behalf."""
@@ -178,6 +185,7 @@ class Daemon:
         session = self.sessions[id_]
         self.resume(session)
         self.endings.adopt(session)
+        self.relaunches.adopt(session)
         self.tell_started(session, None)
 
     def _open_registry(self):
@@ -210,13 +218,15 @@ class Daemon:
         for id_, record in records.items():
             if id_ in self.sessions:
                 continue
-            if record["state"] == STARTING:     # never confirmed; one still under way comes late
+            if record["state"] == STARTING and record.get("spawn", 1) == 1:
+                # Never confirmed; one still under way comes late.
                 self._remove_record(id_)
                 continue
             session = self.sessions[id_] = Session(record)
             if id_ in gone:
                 session.happen(GUARD_LOST_IT)
                 record.update(ended_at=self.wall_clock(), reason=gone[id_])
+                self.relaunches.on_lost(session)
                 self.log("session_lost", session=id_, name=record["name"], reason=gone[id_])
                 self.save(session)
 
@@ -224,7 +234,8 @@ class Daemon:
 
     def _adopt(self, id_, offer):
         fields = offer.fields
-        record, holders, ending = _read_blob(id_, fields.get("blob", b""), self.wall_clock())
+        record, holders, ending, notice = _read_blob(id_, fields.get("blob", b""),
+                                                     self.wall_clock())
         record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
         if fields.get("spawn_number", 0) > record.get("spawn", 1):
             # It was restarted, and whoever asked for that died before it could note so.
@@ -233,6 +244,7 @@ class Daemon:
         session = self.sessions[id_] = Session(record)
         session.launch = fields.get("launch", b"")
         session.ending = ending
+        session.notice = notice
         self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
@@ -241,6 +253,8 @@ class Daemon:
             session.is_unopened = True
             self.log("session_held_unopened", session=id_)
         else:
+            if session.notice and not 0 <= session.notice[0] <= session.ring.end_offset:
+                session.notice = None       # of another ring
             if session.state in (STARTING, QUARANTINED):
                 session.happen(SPAWNED)
             session.awaited_holders = holders if session.is_living else 0
@@ -317,6 +331,8 @@ class Daemon:
         if session.master < 0 or not self._is_serving:
             return
         bits = 0
+        if session.notice is not None and session.state != DRAINING and session.may_read():
+            self._pump(session, 0)          # our own words need no program that writes
         if session.state != DRAINING and session.may_read():
             bits = READABLE
         elif session.cursors and not session.room():
@@ -425,6 +441,7 @@ class Daemon:
             if session.state == DRAINING:
                 self._drain_soon(session)
             else:                       # nothing of it can be read here
+                self.relaunches.on_drained(session)
                 self._tell_ended(session)
 
     def _note_exit(self, session, fields):
@@ -440,6 +457,7 @@ class Daemon:
             "code": code, "signal": None if signum is None else self.backend.signal_name(signum)}
         session.record["ended_at"] = fields.get("exited_at_ms", 0) / 1000
         session.happen(CHILD_EXITED)
+        self.relaunches.on_exit(session)
         session.drop_input()
         for send in list(self._sends.get(session.id, ())):
             send.failed()               # also one of which nothing was queued yet
@@ -480,6 +498,7 @@ class Daemon:
         os.close(session.master)
         session.master = -1
         session.happen(DRAINED)
+        self.relaunches.on_drained(session)
         self.guard.send(wire.RELEASE_TERMINAL, session=session.id)
         self.save(session)
         if session.is_restarting:
@@ -498,7 +517,7 @@ class Daemon:
 
     def _tell_ended(self, session):
         self._tell_killed(session)
-        if not session.is_restarting:
+        if not session.is_to_run_again:
             for act in self._waiters.pop(("end", session.id), ()):
                 act()
 
@@ -509,8 +528,8 @@ class Daemon:
     def on_caught_up(self, client):
         """A client has everything up to the end: perhaps that is the end of all."""
         session = client.session
-        if session.state not in (ENDED, QUARANTINED) or session.record["exit"] is None \
-                or session.is_restarting:
+        if session.state not in (ENDED, GIVEN_UP, QUARANTINED) or session.record["exit"] is None \
+                or session.is_to_run_again:
             return
         client.is_exit_told = True
         client.send(frames.EVENT, event="exit", session=requests.describe(session),
@@ -523,7 +542,7 @@ class Daemon:
         gone = [self.sessions[id_] for id_ in expired(
             records, self.wall_clock(), self._keep_count, self._keep_days)]
         kept = sorted((s for s in self.sessions.values()
-                       if s.id in records and s.state == ENDED and s.ring and s not in gone),
+                       if s.id in records and s.is_over and s.ring and s not in gone),
                       key=lambda s: s.record.get("ended_at") or 0)
         total = sum(min(s.ring.end_offset, s.ring.capacity) for s in kept)
         emptied = []
@@ -536,7 +555,7 @@ class Daemon:
 
     def _records_to_keep(self):
         return {id_: session.record for id_, session in self.sessions.items()
-                if session.is_living or not (session.cursors or session.is_restarting
+                if session.is_living or not (session.cursors or session.is_to_run_again
                                              or self.logs.is_pending(session)
                                              or session.record.get("kill_pending"))}
 
@@ -578,6 +597,7 @@ class Daemon:
         self._remove_record(session.id)
 
     def _remove_record(self, id_):
+        self.relaunches.forget(id_)
         try:
             self.registry.remove(id_)
         except StateUnusable as error:
@@ -615,6 +635,7 @@ class Daemon:
     def spawn(self, session, wanted):
         """Ask the guard for the child; `when_started` tells how it went."""
         session.launch = encode_launch(wanted)
+        self.relaunches.keep(session)
         self.ask_guard_to_spawn(wire.SPAWN, session, wanted,
                                 lambda message: self._on_spawned(session, wanted, message))
 
@@ -711,6 +732,7 @@ class Daemon:
     def _undo_start(self, session, error):
         """The record could not be written: no session without one (C-505)."""
         self.log("start_undone", session=session.id, error=error.message)
+        self.relaunches.cancel(session)
         session.awaited_holders = 0         # its end is not to wait for a reader
         self._update_terminal(session)
         self.kill(session, 0.0, lambda failed: None if failed else self.forget(session))
@@ -748,7 +770,8 @@ class Daemon:
 
     def when_started(self, session, act):
         """Call `act(error or None)` once the session has started or failed to."""
-        if session.state == STARTING or session.is_restarting:
+        if session.state == STARTING or session.is_restarting \
+                or session.awaits_relaunch and session.ring is None:
             self._waiters.setdefault(("start", session.id), []).append(act)
         else:
             act(None)
@@ -760,7 +783,7 @@ class Daemon:
         if client is None:
             # An end that a restart waits for is told to nobody else.
             act() if is_over else self._waiters.setdefault(("killed", session.id), []).append(act)
-        elif is_over and not session.is_restarting:
+        elif is_over and not session.is_to_run_again:
             act()
         else:
             self._waiters.setdefault(("end", session.id), []).append(act)
@@ -809,7 +832,7 @@ class Daemon:
             self._note_holders(session)
             self.apply_size(session)
             self._wake(session)
-            if session.state == ENDED:
+            if session.is_over:
                 self.loop.soon(self.prune)      # what somebody reads is kept meanwhile
 
     def when_left(self, clients, act):
@@ -1237,7 +1260,7 @@ class Daemon:
         """Without a living session, kept output and clients for long enough: leave (C-304)."""
         is_idle = self._is_serving and self.idle_exit_s and not self.clients \
             and not self.endings.is_pending() and not any(
-                session.is_living or session.ring for session in self.sessions.values())
+                session.is_living or session.awaits_relaunch or session.ring for session in self.sessions.values())
         if not is_idle and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -1280,24 +1303,38 @@ class Daemon:
 
 def _blob(session):
     return json.dumps({"record": session.record, "holders": session.noted_holders,
-                       "ending": session.ending}, separators=(",", ":")).encode("ascii")
+                       "ending": session.ending, "notice": _as_text(session.notice)},
+                      separators=(",", ":")).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
-    """(record, number of holders, what is to become of it); a blob that cannot be used costs
-    the name, not the session."""
+    """(record, number of holders, what is to become of it, the notice in its output); a blob
+    that cannot be used costs the name, not the session."""
     try:
         fields = json.loads(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
         if not shape_fault(record) and record["id"] == id_:
             ending = fields.get("ending")
-            return record, holders, ending if isinstance(ending, dict) else None
+            return (record, holders, ending if isinstance(ending, dict) else None,
+                    _read_notice(fields.get("notice")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
             "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
             "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
-            "restart": "never", "collected": False}, 0, None
+            "restart": "never", "collected": False}, 0, None, None
+
+
+def _as_text(notice):
+    return notice and [notice[0], notice[1].decode("ascii")]
+
+
+def _read_notice(value):
+    """(offset, bytes) again, or None."""
+    if isinstance(value, list) and len(value) == 2 and type(value[0]) is int \
+            and isinstance(value[1], str):
+        return value[0], value[1].encode("ascii", "replace")
+    return None
 
 
 def main(backend, argv, binary):

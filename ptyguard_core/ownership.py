@@ -151,6 +151,9 @@ class Ownership:
         ending = {session.id: session for session in daemon.sessions.values()
                   if terms.on_orphan == KILL and session.is_living}
         waiting = set(ending)
+        if terms.on_orphan == KILL:
+            for session in list(daemon.sessions.values()):
+                daemon.restarts.cancel(session)     # nor do they come back
 
         def ended(id_):
             waiting.discard(id_)

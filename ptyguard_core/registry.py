@@ -155,6 +155,15 @@ def _is_pending_kill(value):
                     for flag in ("destroy", "tombstone", "orphans")))
 
 
+def _is_relaunch(value):
+    return (isinstance(value, dict) and _is_count(value.get("attempts"))
+            and all(value.get(field) is None or _is_time(value[field])
+                    for field in ("due_at", "started_at"))
+            and (value.get("judged") is None or _is_count(value["judged"]))
+            and all(value.get(flag) is None or type(value[flag]) is bool
+                    for flag in ("off", "gave_up")))
+
+
 def is_valid_id(text):
     """Whether `text` can be a session's id; what is can never be a path."""
     return _is_text(text) and 4 <= len(text) <= 32 and _ID_CHARACTERS.issuperset(text)
@@ -189,6 +198,7 @@ FIELDS = {
     "size_policy": _is_text,
     "log": _is_log,
     "kill_pending": _is_pending_kill,
+    "relaunch": _is_relaunch,
 }
 REQUIRED = frozenset(("id", "name", "state", "created_at"))    # the rest may be null
 

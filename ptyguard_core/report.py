@@ -101,12 +101,26 @@ def session_sheet(facts, now):
         ("input waiting", facts.get("input_queued") or None),
         ("clients", ", ".join(_viewer(viewer) for viewer in facts.get("viewers") or ()) or "none"),
         ("reason", facts.get("reason")),
+        ("restart", _relaunch(facts, now)),
         ("kill", _pending_kill(facts.get("kill_pending"), now)),
         ("SSH agent", (facts.get("agent") or {}).get("target")),
     ]
     pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
     return [f"{printable(key) + ':':<22}{printable(value)}" for key, value in pairs
             if value is not None]
+
+
+def _relaunch(facts, now):
+    relaunch = facts.get("relaunch")
+    if not relaunch:
+        return None
+    if relaunch["off"]:
+        return f"{facts['restart']} (not again: it was killed)"
+    if relaunch["due_at"] is not None:
+        return (f"{facts['restart']}, after {exit_text(relaunch['last_exit'] or {}) or 'its loss'}: "
+                f"attempt {relaunch['attempts']} of {relaunch['attempts_max']} "
+                f"in {age(max(0, relaunch['due_at'] - now))}")
+    return facts["restart"]
 
 
 def _pending_kill(pending, now):

@@ -15,13 +15,14 @@ from . import frames
 from .agentlink import agent_path
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
                      OutputGap, ProtocolError, PtyguardError, SessionDestroyed, SessionExists,
-                     TimedOut, Unreachable, UsageError)
+                     StateUnusable, TimedOut, Unreachable, UsageError)
 from .reconcile import IDLE_S, Pass
 from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
                        suggest_name)
+from .restartpolicy import NEVER as NEVER_AGAIN, parse_policy, policy_of
 from .ring import CAPACITY_MIN
-from .session import (ALWAYS, DRAINING, ENDED, LATEST, LEADER, LOST, NEVER, QUARANTINED, SIZE_POLICIES,
-                      STARTING, Cursor, Session)
+from .session import (ALWAYS, DRAINING, ENDED, FAILED, LATEST, LEADER, LOST, NEVER, QUARANTINED,
+                      SIZE_POLICIES, STARTING, Cursor, Session)
 from .tombstones import destroyed
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
@@ -126,7 +127,7 @@ def _find(daemon, named):
 
 def _living_target(daemon, fields):
     session = _target(daemon, fields)
-    if session.is_restarting or session.state == STARTING:
+    if session.is_to_run_again or session.state == STARTING:
         raise Busy(f"session {session.name} is just being started", hint="try again in a moment")
     if not session.is_living:
         raise _is_over(session)
@@ -159,7 +160,8 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
         "created_at", "ended_at", "exit", "labels", "restart", "reason")}
     told["argv"] = _cut(told["argv"] or [], argv_max)
     told["cwd"] = (told["cwd"] or "")[:min(argv_max, PATH_SHOWN_MAX)] or None
-    if session.is_restarting and not session.is_living:
+    told["relaunch"] = _relaunch(record)
+    if session.is_to_run_again and not session.is_living:
         told.update(state=STARTING, exit=None, ended_at=None)   # between two programs
     told["exit"] = told["exit"] or {"code": None, "signal": None}
     told["labels"] = told["labels"] or {}
@@ -175,6 +177,18 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
     told["log"] = log and {"path": log["path"], "error": log.get("error"),
                            "missed": log.get("missed", 0)}
     return told
+
+
+def _relaunch(record):
+    """What its restart policy is about to do; None without one."""
+    policy = policy_of(record.get("restart"))
+    if policy.kind == NEVER_AGAIN:
+        return None
+    noted = record.get("relaunch") or {}
+    due_at = noted.get("due_at")
+    return {"attempts": noted.get("attempts", 0), "attempts_max": policy.attempts_max,
+            "due_at": due_at, "off": bool(noted.get("off")),
+            "last_exit": record.get("exit") if due_at is not None else None}
 
 
 def _pending_kill(pending):
@@ -303,7 +317,7 @@ def _find_to_rejoin(daemon, name, argv, present):
             raise _exists(name)
         return present
     ended = [s for s in daemon.sessions.values()
-             if s.name == name and s.state == ENDED and not s.record.get("collected")
+             if s.name == name and s.state in (ENDED, FAILED) and not s.record.get("collected")
              and [_encode(item) for item in s.record["argv"]] == argv]
     return max(ended, key=lambda s: s.record["created_at"]) if ended else None
 
@@ -336,6 +350,7 @@ def _check_start(fields):
         "labels": _labels(fields),
         "ttl": _seconds(fields, "ttl", TTL_MAX_S),
         "size_policy": _choice(fields, "size_policy", SIZE_POLICIES),
+        "restart": _restart_policy(fields),
         "log": _log_file(fields),
         "agent": _agent(fields),
         "within": _seconds(fields, "within", TTL_MAX_S),
@@ -367,6 +382,12 @@ def _seconds(fields, name, most):
     if value is not None and not 0 <= value <= most:
         raise UsageError(f"request field {name} is {value}, 0 to {most} can be used")
     return value
+
+
+def _restart_policy(fields):
+    text = _text(fields, "restart", NEVER_AGAIN)
+    parse_policy(text)
+    return text
 
 
 def _choice(fields, name, choices):
@@ -403,7 +424,7 @@ def _begin_start(daemon, client, wanted, reply):
         "size": {"cols": cols, "rows": rows}, "created_at": daemon.wall_clock(),
         "ended_at": None, "exit": None, "pid": None, "pid_start": None,
         "labels": wanted["labels"], "ttl": wanted["ttl"], "size_policy": wanted["size_policy"],
-        "restart": "never", "boot_id": daemon.backend.boot_id(), "collected": False,
+        "restart": wanted["restart"], "boot_id": daemon.backend.boot_id(), "collected": False,
         "log": wanted["log"],
     }
     if wanted["agent"] is not None:
@@ -449,7 +470,7 @@ def _begin_start(daemon, client, wanted, reply):
         nice=wanted["nice"], limits=wanted["limits"], spawn_number=1)
     try:
         daemon.spawn(session, request)
-    except ProtocolError as error:      # more than the guard's wire takes
+    except (ProtocolError, StateUnusable) as error:     # more than the guard's wire takes, the disk
         daemon.start_failed(session, error)
 
 
@@ -500,7 +521,7 @@ def attach(daemon, client, fields, reply):
     if client.session is not None:
         raise Busy("this connection follows a session already", hint="one connection, one session")
     session = _target(daemon, fields)
-    if session.state == STARTING:
+    if session.ring is None and _is_to_run(session):
         _put_off(attach, daemon, session, client, fields, reply)
         return
     mode = fields.get("mode", "follow")
@@ -579,20 +600,28 @@ def leave(daemon, client, fields, reply):
 
 def _put_off(verb, daemon, session, client, fields, reply):
     """Answer that once the session's program runs, or does not: its output is still to come."""
-    def started(_error):
-        if client.is_open:
-            try:
-                verb(daemon, client, fields, reply)
-            except PtyguardError as error:
-                reply(error=error)
+    def started(error):
+        if not client.is_open:
+            return
+        try:
+            if error is not None and session.id in daemon.sessions:
+                raise error             # it was lost, and could not be started again
+            verb(daemon, client, fields, reply)
+        except PtyguardError as refusal:
+            reply(error=refusal)
 
     daemon.when_started(session, started)
+
+
+def _is_to_run(session):
+    """Whether its program is being started, for the first time or again."""
+    return session.state == STARTING or session.is_to_run_again
 
 
 def read(daemon, client, fields, reply):
     """Bytes of the history: a reply with `offset` and `size`, then DATA frames."""
     session = _target(daemon, fields)
-    if session.state == STARTING:
+    if session.ring is None and _is_to_run(session):
         _put_off(read, daemon, session, client, fields, reply)
         return
     ring = session.ring
@@ -823,6 +852,9 @@ def _grace(fields):
     return grace
 
 
+_DEADLY = ("KILL", "TERM")      # whoever sends these wants it ended
+
+
 def kill(daemon, _client, fields, reply):
     """End a session's whole tree; with `signal` only send that to its processes."""
     _named(fields)
@@ -842,6 +874,8 @@ def kill(daemon, _client, fields, reply):
     if signum is None:
         daemon.endings.kill(session, grace, killed, takes_orphans)
     elif session.is_living:
+        if signum in map(daemon.backend.signal_number, _DEADLY):
+            daemon.relaunches.cancel(session)
         daemon.signal(session, signum)
         reply(session=describe(session))
     else:

@@ -29,7 +29,7 @@ from .session import ENDED, HELD_UNOPENED, RESTART_FAILED, RESTARTED, SPAWNED, S
 
 PATIENCE_S = 30.0               # beyond the grace: for stragglers, and for slow readers of the end
 
-_OF_AN_END = ("state", "exit", "ended_at", "reason", "collected", "spawn", "incarnation")
+_OF_AN_END = ("state", "exit", "ended_at", "reason", "collected", "spawn", "incarnation", "relaunch")
 
 
 def encode_launch(request):
@@ -139,6 +139,7 @@ class Restarts:
 
     def cancel(self, session):
         """Somebody wants it ended: then it stays so."""
+        self._daemon.relaunches.cancel(session)
         if session.is_restarting and session.state != STARTING:
             self._finish(session, Busy(f"session {session.name} was killed meanwhile"))
 
@@ -151,6 +152,7 @@ class Restarts:
         record.update(exit=None, ended_at=None, reason=None, collected=False, kill_pending=None,
                       spawn=record.get("spawn", 1) + 1)
         self._daemon.endings.forget(session)
+        self._daemon.relaunches.on_start(session, request)
         request.update(spawn_number=record["spawn"], cols=record["size"]["cols"],
                        rows=record["size"]["rows"])
         self._daemon.log("session_restarting", session=session.id, name=session.name,
@@ -214,6 +216,7 @@ class Restarts:
     def _finish(self, session, error):
         session.is_restarting = False
         self._killed.discard(session.id)
+        self._daemon.relaunches.on_tried(session, error)
         for act in self._acts.pop(session.id, ()):
             act(error)
         self._daemon.tell_started(session, error)       # who asked for a start, and found this

@@ -27,11 +27,11 @@ LOST, FAILED, QUARANTINED = "lost", "failed", "quarantined"
 
 SPAWNED, SPAWN_REFUSED, HELD_UNOPENED = "spawned", "spawn_refused", "held_unopened"
 CHILD_EXITED, DRAINED, GUARD_LOST_IT = "child_exited", "drained", "guard_lost_it"
-RESTARTED, RESTART_FAILED = "restarted", "restart_failed"
+RESTARTED, RESTART_FAILED, GAVE_UP = "restarted", "restart_failed", "gave_up"
 
 STATES = (STARTING, RUNNING, DRAINING, ENDED, LOST, FAILED, QUARANTINED)
 EVENTS = (SPAWNED, CHILD_EXITED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED, RESTARTED,
-          RESTART_FAILED)
+          RESTART_FAILED, GAVE_UP)
 TRANSITIONS = {
     (STARTING, SPAWNED): RUNNING,
     (STARTING, CHILD_EXITED): DRAINING,      # adopted before its start was confirmed
@@ -53,6 +53,11 @@ TRANSITIONS = {
     (QUARANTINED, GUARD_LOST_IT): LOST,
     (ENDED, CHILD_EXITED): ENDED,
     (ENDED, RESTARTED): STARTING,
+    (ENDED, GAVE_UP): FAILED,                # by its policy; see relaunching.py
+    (LOST, RESTARTED): STARTING,
+    (LOST, GAVE_UP): FAILED,
+    (FAILED, CHILD_EXITED): FAILED,          # told again after an adoption
+    (FAILED, RESTARTED): STARTING,
 }
 
 NEVER, LEADER, ALWAYS = "never", "leader", "always"
@@ -146,6 +151,7 @@ class Session:
         self.raw_exit = None            # (raw status, is known, at ms), for a new guard
         self.launch = b""               # what it was started with; see restarting.py
         self.is_restarting = False      # its end is nobody's exit
+        self.notice = None              # (offset, bytes) of ours that stand there in its output
         self.ending = None              # what is to become of it; see destroying.py
         self.survivors = ()             # (pid, start) of whoever lived on after a kill
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
@@ -169,9 +175,19 @@ class Session:
         return self.record["state"] in LIVING_STATES
 
     @property
+    def awaits_relaunch(self):
+        """Whether its policy has it started again, in a while; see relaunching.py."""
+        return (self.record.get("relaunch") or {}).get("due_at") is not None
+
+    @property
+    def is_to_run_again(self):
+        """Whether its program is being started again, or will be without being asked for."""
+        return self.is_restarting or self.awaits_relaunch
+
+    @property
     def is_over(self):
         """Whether it has ended for good, as far as anybody has asked."""
-        return not self.is_living and not self.is_restarting
+        return not self.is_living and not self.is_to_run_again
 
     def happen(self, event):
         """Change state by the table; KeyError is a broken invariant."""
@@ -230,7 +246,8 @@ class Session:
         # depends on them is asked once a pump, not once a read.
         room = self.room(reads * ring.window_bytes)
         lowest = min((cursor.offset for cursor in self.cursors), default=None)
-        total = 0
+        total = self._put_notice(room, before_commit) if self.notice is not None else 0
+        room -= total
         count = 1
         while reads and room and count > 0:
             count = read(master, ring.writable(room))
@@ -244,6 +261,28 @@ class Session:
         if count == LET_GO:
             self.has_let_go = True
         return total, count
+
+    def _put_notice(self, room, before_commit):
+        """What there is room for of our own words, ahead of the program's; how much that was.
+
+        Where they begin is with the guard, so that a successor writes what is missing of them
+        and no more.
+        """
+        at, text = self.notice
+        written = 0
+        while room and self.ring.end_offset < at + len(text):
+            view = self.ring.writable(room)
+            piece = text[self.ring.end_offset - at:][:len(view)]
+            # One after the other: of a copy that a kill -9 cuts, nobody knows what is there.
+            for index, byte in enumerate(piece):
+                view[index] = byte
+            before_commit(self.ring.start_after(len(piece)))
+            self.ring.commit(len(piece))
+            written += len(piece)
+            room -= len(piece)
+        if self.ring.end_offset >= at + len(text):
+            self.notice = None
+        return written
 
     def look_for_title(self):
         """The window title that the program set last, bytes, or None."""

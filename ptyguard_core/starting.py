@@ -28,7 +28,7 @@ def as_wire(value):
 
 def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cwd=None, env=None,
                  size=None, scrollback=None, echo=True,
-                 executable=None, agent=None, log=None):
+                 executable=None, agent=None, log=None, restart=None):
     """The request fields of `start`: what a new session inherits from its creator.
 
     `agent`: the path of an SSH agent ("": none yet) for the session's link to begin with.
@@ -59,6 +59,8 @@ def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cw
         fields["ttl"] = ttl
     if size_policy is not None:
         fields["size_policy"] = size_policy
+    if restart is not None:
+        fields["restart"] = restart
     if log is not None:
         fields["log"] = {"path": as_wire(make_log(log))}
     return fields

@@ -103,7 +103,7 @@ def _look(path):
 
 
 def _directories(paths):
-    inner = [os.path.join(paths.state, name) for name in ("sessions", "tombstones")]
+    inner = [os.path.join(paths.state, name) for name in ("sessions", "tombstones", "launches")]
     found = []
     for path in dict.fromkeys((paths.root, paths.state, paths.place, paths.copies, *inner)):
         kind, uid, mode, error = _look(path)
@@ -134,7 +134,8 @@ def _files(paths):
     found = []
     for directory in dict.fromkeys((paths.state, paths.place, paths.copies,
                                     os.path.join(paths.state, "sessions"),
-                                    os.path.join(paths.state, "tombstones"))):
+                                    os.path.join(paths.state, "tombstones"),
+                                    os.path.join(paths.state, "launches"))):
         for path in _paths_in(directory):
             kind, uid, mode, _ = _look(path)
             if kind == "link" and path.startswith(paths.agent_link("")):

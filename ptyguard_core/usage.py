@@ -121,6 +121,13 @@ def some_text(text):
     return text
 
 
+def restart_policy(text):
+    """`never`, `on-failure[:N]`, `always[:N]` or `on-reboot`, as it was written."""
+    from ptyguard_core.restartpolicy import parse_policy
+    parse_policy(text)
+    return text
+
+
 def variable(text):
     """The name of an environment variable."""
     if text == "" or "=" in text:
@@ -286,6 +293,8 @@ NEW_SESSION = (
     Option("--shell", "run LINE through a shell instead of CMD", "LINE"),
     Option("--label", "a note of yours, for info; may be repeated", "K=V", label, repeats=True),
     Option("--ttl", "forget it S after its end (absent: after 7 days)", "S", duration),
+    Option("--restart", "run it again unasked; its environment goes to disk", "POLICY",
+           restart_policy),
     Option("--size-policy", "latest (absent), largest, smallest or fixed", "POLICY",
            choices=("latest", "largest", "smallest", "fixed")),
     Option("--survive-logout", "start the guard beyond your login (systemd)"),
@@ -341,7 +350,13 @@ STARTING, TALKING, ENDING, DAEMON, ASKING = GROUPS = (
 _TABLE = (
     Verb("start", STARTING, "start a session, detached",
          "start [-n NAME] [OPTIONS] [-- CMD ARG...]",
-         "Start CMD (absent: your login shell) in a new session and print its name.",
+         "Start CMD (absent: your login shell) in a new session and print its name.\n"
+         "--restart POLICY has it started again under the same name and id:\n"
+         "never (absent), on-failure[:N], always[:N], or on-reboot; all but never also\n"
+         "after a reboot, at the first command then. The N attempts (5) come after 1 s,\n"
+         "2 s and so on to 60 s; 60 s of life begin the count anew; then it has failed.\n"
+         "What you kill stays so. For this its environment, secrets included, is kept in\n"
+         "a file that only you can read, as long as the session is listed.",
          aliases=("new -d",),
          command=AFTER_ARGUMENTS,
          options=(NEW_NAME,) + NEW_SESSION + (

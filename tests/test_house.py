@@ -56,6 +56,9 @@ HOUSE = {
     "logkeeper": (3, "daemon client"),
     "ownership": (3, "daemon client"),
     "restarting": (3, "daemon"),
+    "restartpolicy": (1, "os time"),
+    "relaunching": (3, "daemon"),
+    "sweeping": (3, "daemon"),
     "destroying": (3, "os daemon"),
     "channel": (4, "daemon session"),
     "starting": (3, "daemon session socket"),
@@ -78,7 +81,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec"} | {
     "copies", "verdict",
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
-    "guardlink", "agentlink", "restarting", "destroying", "tombstones", "reconcile", "canonical",
+    "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "ownership", "liveness", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}

@@ -85,6 +85,8 @@ class Daemon:
         self.clients = set()
         self.sessions = {}
         self.killings = []
+        self.unwanted = []
+        self.restarts = types.SimpleNamespace(cancel=self.unwanted.append)
         self.ownership = Ownership(self)
         self.ownership.resume(kept or {})
 

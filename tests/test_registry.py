@@ -193,6 +193,7 @@ WRONG = {
     "labels": {"a": 1}, "restart": 1, "collected": 1, "ttl": "60", "size_policy": 1, "markers": [1],
     "log": {"path": "/out", "base": "0"},
     "kill_pending": {"since": 1.0, "tried_at": 1.0, "survivors": [[0, 5]]},
+    "relaunch": {"attempts": -1},
 }
 
 

@@ -246,6 +246,7 @@ class Clockwork:
 
     def __init__(self):
         self.loop, self.guard, self.sessions, self.told = self, self, {}, []
+        self.relaunches = self
         self.facts, self.is_up = {"wire": 2}, True
         self.timers, self.killed = [], []
 
@@ -254,6 +255,9 @@ class Clockwork:
 
     def kill(self, _session, _grace_s, act):
         self.killed.append(act)
+
+    def on_tried(self, _session, error):
+        """Its policy is not asked here."""
 
     def tell_started(self, _session, error):
         self.told.append(error)

@@ -7,7 +7,7 @@ from ptyguard_core import session as session_module
 from ptyguard_core.backend import LET_GO, NOTHING_YET
 from ptyguard_core.ring import CAPACITY_MIN, WINDOW_BYTES, Ring, memory_bytes
 from ptyguard_core.session import (ALWAYS, CHILD_EXITED, DRAINED, DRAINING, ENDED, EVENTS, FAILED,
-                                   GUARD_LOST_IT, HELD_UNOPENED, INPUT_QUEUE_MAX, LEADER,
+                                   GAVE_UP, GUARD_LOST_IT, HELD_UNOPENED, INPUT_QUEUE_MAX, LEADER,
                                    LEADER_ALLOWANCE, LOST, NEVER, PROGRESS_BYTES, PROGRESS_S,
                                    QUARANTINED, RESTART_FAILED, RESTARTED, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING, STATES,
                                    TRANSITIONS, Cursor, Session)
@@ -47,13 +47,13 @@ def leading(session, behind=0):
 
 # What cannot happen.  If it does, the invariant is broken and the daemon stops loudly.
 IMPOSSIBLE = {
-    STARTING: {DRAINED, RESTARTED},                         # nothing ran yet
-    RUNNING: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},       # the exit comes first
-    DRAINING: {SPAWNED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},
-    QUARANTINED: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED},   # nobody reads it
+    STARTING: {DRAINED, RESTARTED, GAVE_UP},                # nothing ran yet
+    RUNNING: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED, GAVE_UP},      # the exit comes first
+    DRAINING: {SPAWNED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED, GAVE_UP},
+    QUARANTINED: {DRAINED, SPAWN_REFUSED, RESTARTED, RESTART_FAILED, GAVE_UP},  # nobody reads it
     ENDED: {SPAWNED, DRAINED, SPAWN_REFUSED, GUARD_LOST_IT, HELD_UNOPENED, RESTART_FAILED},
-    LOST: set(EVENTS),                                      # for good; a relaunch is a new life
-    FAILED: set(EVENTS),
+    LOST: set(EVENTS) - {RESTARTED, GAVE_UP},               # a relaunch is a new life
+    FAILED: set(EVENTS) - {RESTARTED, CHILD_EXITED},        # for good, unless somebody restarts it
 }
 
 

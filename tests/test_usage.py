@@ -44,7 +44,7 @@ EXPECTED_WORDS = {
 }
 
 NEW_SESSION = ("--name --cwd --env --unset --clean-env --size --scrollback --shell --label --ttl "
-               "--size-policy --log --survive-logout --json")
+               "--size-policy --restart --log --survive-logout --json")
 
 EXPECTED_OPTIONS = {
     "start": NEW_SESSION + " -d",
