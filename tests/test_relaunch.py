@@ -537,9 +537,9 @@ def test_a_restart_by_hand_begins_the_count_anew(world, pg, name, tmp_path):
 
 def test_between_two_attempts_it_is_starting_its_name_is_taken_and_a_kill_ends_it(world, pg, name):
     session = pg.start(["sh", "-c", "exit 9"], name, restart="always")
-    facts = wait_until(lambda: (f := session.info())["relaunch"]["attempts"] >= 3 and f["relaunch"]["due_at"] and f,
-                       "a long pause")
-    assert facts["state"] == "starting" and facts["relaunch"]["last_exit"] == {"code": 9, "signal": None}
+    facts = wait_until(lambda: (f := session.info())["relaunch"]["attempts"] >= 3 and f["relaunch"]["due_at"]
+                       and f["state"] == "starting" and f, "a long pause")
+    assert facts["relaunch"]["last_exit"] == {"code": 9, "signal": None}
     assert b"attempt 3 of 5 in" in world.run("info", name, check=0).stdout
     world.run("start", "-n", name, "--", "true", check=4)
     waiter = world.popen("wait", "@" + session.id)
