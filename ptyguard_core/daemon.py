@@ -735,7 +735,8 @@ class Daemon:
         self.relaunches.cancel(session)
         session.awaited_holders = 0         # its end is not to wait for a reader
         self._update_terminal(session)
-        self.kill(session, 0.0, lambda failed: None if failed else self.forget(session))
+        is_new = session.record.get("spawn", 1) == 1    # else its past is worth keeping
+        self.kill(session, 0.0, lambda failed: None if failed or not is_new else self.forget(session))
         self.tell_started(session, error)
 
     def _discard_older(self, session):

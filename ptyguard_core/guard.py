@@ -16,19 +16,22 @@ Rule 4: there is one way in which a daemon comes to serve: it is started, is giv
 Rule 5: only the guard signals a daemon, and only one whose pid and start time fit.
 """
 
-import errno
 import os
 import time
 
 from . import guardwire as wire
 from .backend import READABLE
 from .circuit import Circuit
-from .errors import PtyguardError, RingCorrupt
+from .depositing import Deposit
+from .errors import PtyguardError
+from .foreign import Foreign
+from .holdings import QUARANTINE_DEATHS, Cause, DaemonProcess, exit_fields, session_id
 from .journal import Journal, tail
 from .link import Link, close_all
 from .loop import Loop
-from .reexec import WATCHED, Reexec, adopt_caller, read_frozen, rehearse as _rehearse
-from .ring import CAPACITY_MAX, CAPACITY_MIN, Ring, memory_bytes
+from .reexec import (WATCHED, Reexec, adopt_caller, descriptors_of, read_frozen, rehearse as _rehearse,
+                     thaw)
+from .spawning import Spawns
 from .updates import PROBATION_S, Updates
 from .version import OURS
 
@@ -39,110 +42,15 @@ PONG_LIMIT_S = 5.0             # slow is not deaf; this long without a turn of i
 HELLO_LIMIT_S = 30.0           # nor is one well that leaves a hello unanswered so long
 QUIT_LIMIT_S = 5.0
 LINK_GRACE_S = 1.0
-DEPOSIT_CHECK_S = 1.0          # while a deposit is awaited: does that daemon still live?
 FAILED_ACT_PAUSE_S = 0.1       # should it fail again and again: no storm
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some
 CALLER_LIMIT_S = 120.0         # longer than any answer takes; silent ones make room
 CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
 CALLER_QUEUE_MAX = 256 * 1024  # of answers that it does not read
-QUARANTINE_DEATHS = 2
 SUCCESSOR_GONE = "its successor is gone"
 DEAF = "deaf"
-# Without some in reserve no daemon could be started for the sessions there are.
-DESCRIPTOR_RESERVE = 48
-ORPHAN_CHECK_S = 1.0           # where the system cannot watch a foreign process
 _MS = 1000
-
-
-class Held:
-    """One session as the guard sees it."""
-
-    def __init__(self, id_, ring, master, slave, blob):
-        self.id = id_
-        self.ring = ring                # descriptors, ours; -1 when released
-        self.master = master
-        self.slave = slave
-        self.blob = blob                # the daemon's metadata, opaque here
-        self.launch = b""               # what it was started with, for a daemon that restarts it
-        self.input = b""                # what a predecessor could not write any more
-        self.spawn_number = 1
-        self.pid = 0
-        self.pid_start = 0
-        self.is_child = True            # ours to wait for; else its status cannot be learnt
-        self.exit = None                # (raw status, is known, at ms) once it has ended
-        self.watch = None               # descriptor that tells of a foreign process's end
-        self.deaths = 0                 # of daemons, not by SIGKILL, while opening this one
-
-    _OF_A_CHILD = ("blob", "launch", "spawn_number", "pid", "pid_start", "is_child", "exit")
-
-    def child(self):
-        """What a new child replaces, for `put_back` should it not come to be."""
-        return {name: getattr(self, name) for name in self._OF_A_CHILD}
-
-    def put_back(self, child):
-        """Be again what `child` says."""
-        for name, value in child.items():
-            setattr(self, name, value)
-
-    @property
-    def is_living(self):
-        return self.exit is None
-
-    @property
-    def is_quarantined(self):
-        return self.deaths >= QUARANTINE_DEATHS
-
-
-class Spawning:
-    """A child on its way: exec has neither worked nor failed yet."""
-
-    def __init__(self, held, link, serial, before=None):
-        self.held = held
-        self.link = link                # who asked, and wants the answer
-        self.serial = serial
-        self.before = before            # the child that it replaces, or None
-        self.said = []                  # pieces of what its status pipe told
-
-
-class Cause:
-    """Why a daemon is started: `after` what, asked for `by` which process, hoping for which
-    `version` (text; "" as before)."""
-
-    def __init__(self, after, by=0, version=""):
-        self.after = after
-        self.by = by
-        self.version = version
-
-
-class DaemonProcess:
-    """One daemon, from its start to its end.  `state` is what it has said so far."""
-
-    STARTING, READY, SERVING, QUIESCING, LEAVING = (
-        "starting", "ready", "serving", "quiescing", "leaving")
-
-    def __init__(self, pid, start, is_child, program, cause):
-        self.cause = cause
-        self.pid = pid
-        self.start = start
-        self.is_child = is_child
-        self.program = program          # (interpreter, binary)
-        self.link = None
-        self.state = self.STARTING
-        self.was_ready = False
-        self.has_gone = False           # it was told GO: before that it opens nothing
-        self.started_at = time.time()
-        self.version = b""
-        self.given = set()              # sessions whose descriptors it has
-        self.unopened = []              # sessions given and not yet confirmed, in order
-        self.timer = None
-        self.end_note = ""              # why we ended it, if we did
-
-    def take_back(self, id_):
-        """What it was given of that session is void: there is nothing to be opened."""
-        self.given.discard(id_)
-        if id_ in self.unopened:
-            self.unopened.remove(id_)
 
 
 class Guard:
@@ -157,7 +65,9 @@ class Guard:
         self.log = journal
         self.loop = Loop(backend.make_poller(), time.monotonic)
         self.sessions = {}              # id -> Held
-        self.spawning = {}              # status descriptor -> Spawning
+        self.spawns = Spawns(self)
+        self.foreign = Foreign(self)
+        self.deposit = Deposit(self)
         self.daemon = None              # the one that serves, or is to
         self.successor = None           # the one that rehearses beside it
         self.circuit = Circuit()
@@ -174,14 +84,12 @@ class Guard:
         self.own_start = backend.process_start(os.getpid())
         self.is_stopping = False
         self.keep_stopped = False       # `daemon stop --sessions keep`: wait for a client
-        self.awaits_deposit = False     # a daemon that lost its guard is to come
         self.ownership = {}             # whose daemon it is, as it told; for the next one
         self.cause = Cause("")          # of the next start; the first one is after nothing
         self.last_version = b""         # of the daemon that served last
         self._good_copy = None          # a lock on what may be fallen back to
-        self._callers = set()
+        self.callers = set()
         self._respawn = None
-        self._orphan_timer = None
 
     @property
     def program(self):
@@ -194,9 +102,8 @@ class Guard:
         """Bind the sockets, watch signals; with `await_deposit` a daemon lives already."""
         self._watch_signals()
         self._open_guard_listener()
-        self.awaits_deposit = await_deposit
         if await_deposit:
-            self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
+            self.deposit.await_one()
         else:
             self._open_listener()
 
@@ -207,12 +114,12 @@ class Guard:
 
     def _open_guard_listener(self):
         self.guard_listener = self.backend.listen(self.paths.guard_socket)
-        self.loop.watch(self.guard_listener.fileno(), self._on_guard_connection, READABLE)
+        self.loop.watch(self.guard_listener.fileno(), self.on_guard_connection, READABLE)
 
     def _open_listener(self):
         if self.listener is None:
             self.listener = self.backend.listen(self.paths.client_socket)
-            self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
+            self.loop.watch(self.listener.fileno(), self.on_client_waits, 0)
 
     def _close_listener(self):
         if self.listener is not None:
@@ -242,7 +149,7 @@ class Guard:
         self.guard_listener.close()
         _unlink(self.paths.guard_socket)
         for held in list(self.sessions.values()):
-            self._release(held)
+            self.release(held)
         self.log("stopped")
         self.loop.stop()
 
@@ -263,7 +170,7 @@ class Guard:
             self.loop.soon(lambda pid=pid, raw=raw: self._on_child_end(pid, raw))
 
     def _on_term(self):
-        living = self._living()
+        living = self.living()
         self.log("signal", name="SIGTERM", living=living)
         # With sessions, SIGTERM is not an order that we take.
         if not living and self._daemon_state() != "depositing":
@@ -288,7 +195,7 @@ class Guard:
         self.loop.forget(self.guard_listener.fileno())
         self.guard_listener.close()
         self.guard_listener = new
-        self.loop.watch(new.fileno(), self._on_guard_connection, READABLE)
+        self.loop.watch(new.fileno(), self.on_guard_connection, READABLE)
 
     def _replace_listener(self):
         new = self.backend.listen(self.paths.client_socket)
@@ -296,10 +203,10 @@ class Guard:
         self.listener.close()
         self.listener = new
         is_ours = self.daemon is None and self.keep_stopped     # it is us who wait there
-        self.loop.watch(new.fileno(), self._on_client_waits, READABLE if is_ours else 0)
+        self.loop.watch(new.fileno(), self.on_client_waits, READABLE if is_ours else 0)
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.link:
-                self._welcome(daemon)
+                self.welcome(daemon)
 
     def _on_child_end(self, pid, raw):
         for daemon in (self.daemon, self.successor):
@@ -310,7 +217,7 @@ class Guard:
                 return
         for held in self.sessions.values():
             if held.pid == pid and held.is_child and held.is_living:
-                self._on_session_end(held, raw, True)
+                self.on_session_end(held, raw, True)
                 return
 
     def _hear_last_words(self, daemon):
@@ -319,28 +226,19 @@ class Guard:
         if daemon.link:
             daemon.link.hear_out()
 
-    def _on_session_end(self, held, raw, is_known):
+    def on_session_end(self, held, raw, is_known):
         held.exit = (raw, int(is_known), int(time.time() * _MS))
-        self._forget_watch(held)
-        if self._is_starting(held):
+        self.foreign.forget(held)
+        if self.spawns.is_starting(held):
             return                      # the status pipe tells what became of it
         self.log("session_ended", session=held.id, pid=held.pid, status=raw, known=int(is_known))
-        self._tell_exit(held)
+        self.tell_exit(held)
 
-    def _is_starting(self, held):
-        return any(spawning.held is held for spawning in self.spawning.values())
-
-    def _forget_watch(self, held):
-        if held.watch is not None:
-            self.loop.forget(held.watch)
-            os.close(held.watch)
-            held.watch = None
-
-    def _tell_exit(self, held):
+    def tell_exit(self, held):
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.link and (held.id in daemon.given or held.is_quarantined):
                 daemon.link.send(wire.EXITED, session=held.id, pid=held.pid,
-                                 spawn_number=held.spawn_number, **_exit_fields(held))
+                                 spawn_number=held.spawn_number, **exit_fields(held))
 
     # -- the daemon's life ---------------------------------------------------------------
 
@@ -366,9 +264,9 @@ class Guard:
             if self.daemon is None:
                 self._schedule(False, why)
             return
-        daemon = DaemonProcess(pid, self._start_of(pid), True, (interpreter, binary), cause)
-        daemon.link = Link(self.backend, self.loop, ours, self._on_daemon_message,
-                           self._on_daemon_link_end)
+        daemon = DaemonProcess(pid, self.start_of(pid), True, (interpreter, binary), cause)
+        daemon.link = Link(self.backend, self.loop, ours, self.on_daemon_message,
+                           self.on_daemon_link_end)
         limit = READY_LIMIT_S
         if self.daemon is None:
             self.daemon = daemon
@@ -377,7 +275,7 @@ class Guard:
             limit = READY_LIMIT_BESIDE_S
         daemon.timer = self.loop.after(limit, lambda: self._end_daemon(daemon, "not ready in time"))
         self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
-        self._welcome(daemon)
+        self.welcome(daemon)
         daemon.link.feed(self._table(daemon, wire.TABLE_END))
 
     def _maybe_restore(self, binary):
@@ -392,7 +290,7 @@ class Guard:
         os.rename(draft, binary)
         self.log("copy_restored", binary=binary)
 
-    def _start_of(self, pid):
+    def start_of(self, pid):
         try:
             return self.backend.process_start(pid)
         except OSError:
@@ -412,7 +310,7 @@ class Guard:
             theirs.close()
         return pid, ours
 
-    def _welcome(self, daemon):
+    def welcome(self, daemon):
         daemon.link.send(wire.WELCOME, descriptors=(self.listener.fileno(),),
                          version=OURS, wire=wire.WIRE_VERSION, guard_pid=os.getpid(),
                          guard_start=self.own_start, has_listener=1,
@@ -422,19 +320,19 @@ class Guard:
         """Everything we hold, as messages for a feed; descriptors only for what it does
         not have yet.  `then` are the messages' types that follow."""
         for held in list(self.sessions.values()):
-            if held.id in self.sessions and not self._is_starting(held):
-                yield self._session_message(daemon, held)
+            if held.id in self.sessions and not self.spawns.is_starting(held):
+                yield self.session_message(daemon, held)
         for type_ in then:
             yield type_, (), {}
 
-    def _session_message(self, daemon, held):
+    def session_message(self, daemon, held):
         descriptors = ()
         if held.id not in daemon.given and not held.is_quarantined:
             descriptors = (held.ring,) + ((held.master,) if held.master >= 0 else ())
             daemon.given.add(held.id)
             daemon.unopened.append(held.id)
         return wire.SESSION, descriptors, dict(
-            _exit_fields(held), session=held.id, blob=held.blob, pid=held.pid,
+            exit_fields(held), session=held.id, blob=held.blob, pid=held.pid,
             pid_start=held.pid_start, spawn_number=held.spawn_number,
             has_terminal=int(held.master >= 0), input=held.input or None,
             launch=held.launch or None,
@@ -464,7 +362,7 @@ class Guard:
         self.circuit.became_ready()
         self.log("daemon_serving", pid=daemon.pid, version=daemon.version)
         self._tell_update()
-        self._wake_waiters(None)
+        self.wake_waiters(None)
 
     def _take_over_program(self, daemon):
         """What it runs from is what daemons run from; what was before, is kept for a while."""
@@ -517,12 +415,12 @@ class Guard:
         if self._lost_successor():          # it died in the meantime: the old one is done too
             self._end_daemon(before, SUCCESSOR_GONE)
             return
-        self._forget_daemon(before)
+        self.forget_daemon(before)
         self._go(self.successor)
 
     def _lost_successor(self):
         """Whether there is none (any more): the system may know of its death before we do."""
-        if self.successor is not None and self._start_of(self.successor.pid) is None:
+        if self.successor is not None and self.start_of(self.successor.pid) is None:
             self._reap()
             return True
         return self.successor is None
@@ -532,19 +430,19 @@ class Guard:
         daemon.end_note = why
         self.log("daemon_killed", pid=daemon.pid, reason=why)
         if daemon.start is None and daemon.is_child:
-            daemon.start = self._start_of(daemon.pid)   # not reaped, so the pid is still its own
+            daemon.start = self.start_of(daemon.pid)   # not reaped, so the pid is still its own
         self.backend.signal_process(daemon.pid, daemon.start, self.backend.signal_number("KILL"))
         if not daemon.is_child and daemon.link:
             daemon.link.close(why)
 
-    def _on_daemon_link_end(self, link, reason):
+    def on_daemon_link_end(self, link, reason):
         for daemon in (self.daemon, self.successor):
             if daemon and daemon.link is link:
                 break
         else:
             return
         if not daemon.is_child and daemon.state == daemon.READY:
-            self._abandon_deposit(daemon)
+            self.deposit.abandon(daemon)
         elif not daemon.is_child:           # nobody reports its end to us
             self.backend.signal_process(daemon.pid, daemon.start,
                                         self.backend.signal_number("KILL"))
@@ -558,7 +456,7 @@ class Guard:
         if daemon in (self.daemon, self.successor):
             self._end_daemon(daemon, "closed its link to the guard")
 
-    def _forget_daemon(self, daemon):
+    def forget_daemon(self, daemon):
         if daemon.timer:
             daemon.timer.cancel()
         link, daemon.link = daemon.link, None
@@ -581,7 +479,7 @@ class Guard:
         if number != 9 and daemon.unopened and daemon.has_gone:
             self._blame(daemon.unopened[0])
         state = daemon.state
-        self._forget_daemon(daemon)
+        self.forget_daemon(daemon)
         if not is_successor and state == DaemonProcess.SERVING:
             self.cause = Cause(daemon.end_note or "death")
         if self.is_stopping:
@@ -640,7 +538,7 @@ class Guard:
         self._respawn = self.loop.at(start_at, self._restart_if_none)
 
     def _restart_if_none(self):
-        if self.daemon is None and not self.is_stopping and not self.awaits_deposit:
+        if self.daemon is None and not self.is_stopping and not self.deposit.is_awaited:
             self.start_daemon()
 
     def _failed(self, cause):
@@ -648,26 +546,26 @@ class Guard:
         self.last_failure = cause
         text = f"the daemon did not start: {cause}; log {self.paths.daemon_log} ends:\n" \
                + tail(self.paths.daemon_log, 2000)
-        self._wake_waiters(text)
+        self.wake_waiters(text)
 
-    def _wake_waiters(self, error):
+    def wake_waiters(self, error):
         waiters, self.waiters = self.waiters, []
         for wake in waiters:
             wake(error)
 
     def _rest(self):
         """No daemon on purpose: a client at the listener wakes one.  Nobody holds that one."""
-        self._wake_waiters("it was stopped")
+        self.wake_waiters("it was stopped")
         self.cause = Cause("stop")
         self.ownership = {"owner": self.ownership.get("owner", b"")}
         self.loop.change(self.listener.fileno(), READABLE)
 
-    def _on_client_waits(self, _bits):
+    def on_client_waits(self, _bits):
         self._restart_if_none()
 
     # -- what the daemon says ------------------------------------------------------------
 
-    def _on_daemon_message(self, link, message):
+    def on_daemon_message(self, link, message):
         daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
         act = self._DAEMON_VERBS.get(message.type)
         if daemon is None or act is None or message.descriptors:
@@ -678,31 +576,31 @@ class Guard:
         act(self, daemon, message)
 
     def _say_adopted(self, daemon, message):
-        id_ = _id(message)
+        id_ = session_id(message)
         if id_ in daemon.unopened:
             daemon.unopened.remove(id_)
             if id_ in self.sessions and self.sessions[id_].deaths < QUARANTINE_DEATHS:
                 self.sessions[id_].deaths = 0
 
     def _say_blob(self, daemon, message):
-        held = self.sessions.get(_id(message))
+        held = self.sessions.get(session_id(message))
         if held is not None:
             held.blob = message.bytes("blob", held.blob)
             held.input = message.bytes("input", held.input)
 
     def _say_release_terminal(self, _daemon, message):
-        held = self.sessions.get(_id(message))
+        held = self.sessions.get(session_id(message))
         if held is not None:
-            self._release_terminal(held)
+            self.release_terminal(held)
 
     def _say_release(self, daemon, message):
-        held = self.sessions.get(_id(message))
-        if held is None or held.is_living or self._is_starting(held):
+        held = self.sessions.get(session_id(message))
+        if held is None or held.is_living or self.spawns.is_starting(held):
             link_text = "no such session" if held is None else "its program lives"
             daemon.link.send(wire.REFUSED, message.serial, text=link_text)
             return
-        self._release(held)
-        self._take_back(held)
+        self.release(held)
+        self.spawns.take_back(held)
         daemon.link.send(wire.OK, message.serial)
 
     def _say_quiesced(self, daemon, message):
@@ -721,183 +619,29 @@ class Guard:
     def _say_stopping(self, daemon, message):
         """It has nothing to do any more: we neither, unless something lives."""
         keeps = message.bytes("mode") == b"keep"
-        if self.is_stopping or daemon.state != daemon.SERVING or (self._living() and not keeps):
+        if self.is_stopping or daemon.state != daemon.SERVING or (self.living() and not keeps):
             daemon.link.send(wire.REFUSED, message.serial, kind="busy", text="not now")
             return
-        self.log("orphaned" if keeps else "idle_exit", living=self._living())
-        if self._living():
+        self.log("orphaned" if keeps else "idle_exit", living=self.living())
+        if self.living():
             self._stop_daemon_only(daemon.link, message, QUIT_LIMIT_S, True)
         else:
             self._stop(None, None)
 
-    def _release_terminal(self, held):
+    def release_terminal(self, held):
         for fd in (held.master, held.slave):
             if fd >= 0:
                 os.close(fd)
         held.master = held.slave = -1
 
-    def _release(self, held):
-        self._release_terminal(held)
+    def release(self, held):
+        self.release_terminal(held)
         os.close(held.ring)
         del self.sessions[held.id]
 
-    # -- spawning ------------------------------------------------------------------------
-
-    def _say_spawn(self, daemon, message):
-        if _id(message) in self.sessions:
-            daemon.link.send(wire.REFUSED, message.serial, kind="in_use", stage="request",
-                             text=f"session id {_id(message)} is in use")
-            return
-        self._begin_child(daemon, message, self._spawn)
-
-    def _say_respawn(self, daemon, message):
-        held = self.sessions.get(_id(message))
-        if held is None or held.is_living or self._is_starting(held):
-            daemon.link.send(wire.REFUSED, message.serial, kind="busy", stage="request",
-                             text="no such session" if held is None else "its program lives")
-            return
-        self._begin_child(daemon, message, self._respawn_in(held))
-
-    def _begin_child(self, daemon, message, spawn):
-        """`spawn(fields)` gives (Held, status descriptor, the child before or None)."""
-        link, serial = daemon.link, message.serial
-        if self.is_stopping:
-            link.send(wire.REFUSED, serial, kind="busy", stage="request",
-                      text="the guard is stopping")
-            return
-        if self._descriptors_left() < DESCRIPTOR_RESERVE:
-            link.send(wire.REFUSED, serial, errno=errno.EMFILE, stage="descriptors",
-                      text=f"the guard may have {self.descriptor_limit} descriptors")
-            return
-        try:
-            held, status, before = spawn(message.fields)
-        except OSError as error:
-            link.send(wire.REFUSED, serial, errno=error.errno,
-                      stage=getattr(error, "stage", "memory"), text=str(error.strerror))
-            return
-        except (KeyError, ValueError, RingCorrupt) as error:
-            link.send(wire.REFUSED, serial, stage="request", text=str(error))
-            return
-        self.sessions[held.id] = held
-        self.spawning[status] = Spawning(held, link, serial, before)
-        self.loop.watch(status, lambda _bits: self._on_exec_status(status), READABLE)
-
-    def _descriptors_left(self):
-        used = sum(3 if held.master >= 0 else 1 for held in self.sessions.values())
-        return self.descriptor_limit - used
-
-    def _spawn(self, fields):
-        id_ = fields["session"]
-        if not id_.isalnum() or len(id_) > 64:
-            raise ValueError(f"session id {id_!r} cannot be used")
-        capacity = fields["ring_bytes"]
-        if not CAPACITY_MIN <= capacity <= CAPACITY_MAX:
-            raise ValueError(f"a ring of {capacity} bytes")
-        ring = self._make_ring(capacity)
-        held = Held(id_.decode("ascii"), ring, -1, -1, b"")
-        try:
-            return held, self._spawn_child(held, fields), None
-        except BaseException:
-            os.close(ring)
-            raise
-
-    def _respawn_in(self, held):
-        def spawn(fields):
-            before = held.child()
-            return held, self._spawn_child(held, fields), before
-        return spawn
-
-    def _spawn_child(self, held, fields):
-        """Start it in a new terminal, as `held`'s child; its status descriptor."""
-        cols, rows = fields["cols"], fields["rows"]
-        if not (0 < cols < 65536 and 0 < rows < 65536):
-            raise ValueError(f"a terminal of {cols}x{rows}")
-        environment = dict(item.partition(b"=")[::2] for item in fields.get("env", ()))
-        spawned = self.backend.spawn_session(
-            fields["argv"], fields["executable"], environment, fields["cwd"], (cols, rows),
-            bool(fields.get("echo", 1)), fields.get("umask", 0o022) & 0o777,
-            fields.get("nice", 0), fields.get("limits", ()))
-        self._release_terminal(held)        # of the child before
-        self._forget_watch(held)
-        held.master, held.slave = spawned.master, spawned.slave
-        held.pid, held.pid_start, held.is_child = spawned.pid, spawned.start, True
-        held.exit, held.input = None, b""
-        held.spawn_number = fields.get("spawn_number", 1)
-        held.blob, held.launch = fields.get("blob", b""), fields.get("launch", b"")
-        return spawned.status
-
-    def _make_ring(self, capacity):
-        fd = self.backend.make_memory(memory_bytes(capacity))
-        try:
-            memory = self.backend.map_memory(fd)
-            Ring.format(memory).release()
-            memory.close()
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _on_exec_status(self, status):
-        """The child's exec worked (end of file) or it says why not."""
-        spawning = self.spawning[status]
-        try:
-            data = os.read(status, 64)
-        except BlockingIOError:
-            return
-        if data:
-            spawning.said.append(data)
-            return
-        self.loop.forget(status)
-        os.close(status)
-        del self.spawning[status]
-        failure = self.backend.decode_exec_status(b"".join(spawning.said))
-        if failure is not None:
-            self._on_exec_failed(spawning, *failure)
-            return
-        held = spawning.held
-        self.log("session_spawned", session=held.id, pid=held.pid, spawn=held.spawn_number)
-        self._take_back(held)           # its terminal is a new one
-        # If whoever asked is gone, the next daemon gets it.
-        self._send_spawned(spawning.link, spawning.serial, held) if spawning.link.is_open \
-            else self._offer(held)
-        if not held.is_living:
-            self._tell_exit(held)
-
-    def _take_back(self, held):
-        for daemon in (self.daemon, self.successor):
-            if daemon:
-                daemon.take_back(held.id)
-
-    def _on_exec_failed(self, spawning, stage, number):
-        held = spawning.held
-        if spawning.before is None:
-            self._release(held)
-        else:
-            self._release_terminal(held)
-            held.put_back(spawning.before)
-        if spawning.link.is_open:
-            spawning.link.send(wire.REFUSED, spawning.serial, errno=number, stage=stage,
-                               text=os.strerror(number))
-        elif spawning.before is not None:
-            self._offer(held)
-
-    def _offer(self, held):
-        """Tell the daemon of one that was not in its table: it was on its way then."""
-        if self.daemon and self.daemon.link:
-            type_, descriptors, fields = self._session_message(self.daemon, held)
-            self.daemon.link.send(type_, descriptors=descriptors, **fields)
-
-    def _send_spawned(self, link, serial, held):
-        daemon = next((d for d in (self.daemon, self.successor) if d and d.link is link), None)
-        if daemon is None:
-            return
-        daemon.given.add(held.id)
-        link.send(wire.SPAWNED, serial, (held.ring, held.master), session=held.id,
-                  pid=held.pid, pid_start=held.pid_start, spawn_number=held.spawn_number)
-
     # -- guard.sock ----------------------------------------------------------------------
 
-    def _on_guard_connection(self, _bits):
+    def on_guard_connection(self, _bits):
         try:
             sock, _ = self.guard_listener.accept()
         except OSError as error:
@@ -911,18 +655,18 @@ class Guard:
             self.log("peer_refused", socket="guard", uid=self.backend.peer_user(sock))
             sock.close()
             return
-        if len(self._callers) >= CALLERS_MAX:
+        if len(self.callers) >= CALLERS_MAX:
             sock.close()
             return
         link = Link(self.backend, self.loop, sock, self._on_caller_message,
                     self._on_caller_end, CALLER_MESSAGE_MAX)
         link.queue_max = CALLER_QUEUE_MAX
         link.peer_pid = self.backend.peer_process(sock)
-        self._callers.add(link)
+        self.callers.add(link)
         self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))
 
     def _dismiss(self, link):
-        if link in self._callers:
+        if link in self.callers:
             link.close("nothing more to say")
 
     def _on_caller_message(self, link, message):
@@ -935,7 +679,7 @@ class Guard:
         act(self, link, message)
 
     def _on_caller_end(self, link, _reason):
-        self._callers.discard(link)
+        self.callers.discard(link)
 
     def _ask_state(self, link, message):
         link.send(wire.GUARD_STATE, message.serial, **self._state_fields())
@@ -947,7 +691,7 @@ class Guard:
             "guard_start": self.own_start,
             "started_at_ms": int(self.started_at * _MS),
             "daemon_state": self._daemon_state(), "sessions": len(self.sessions),
-            "living": self._living(), "reason": self.circuit.reason if self.circuit.is_open else "",
+            "living": self.living(), "reason": self.circuit.reason if self.circuit.is_open else "",
             "deaths": self.circuit.recent_deaths, "last_failure": self.last_failure,
             "binary": self.program[1], "interpreter": self.program[0],
         }
@@ -966,14 +710,14 @@ class Guard:
             return "circuit-open"
         if self.is_stopping:
             return "stopping"
-        if self.awaits_deposit or self.daemon and not self.daemon.is_child \
+        if self.deposit.is_awaited or self.daemon and not self.daemon.is_child \
                 and self.daemon.state == DaemonProcess.READY:
             return "depositing"         # it serves, and we do not hold everything yet
         if self.daemon is not None:
             return self.daemon.state
         return "stopped" if self.keep_stopped else "dead"
 
-    def _living(self):
+    def living(self):
         return sum(held.is_living for held in self.sessions.values())
 
     def _ask_start(self, link, message):
@@ -1018,7 +762,7 @@ class Guard:
         """Whether that offer has to wait; then it is answered, and noted."""
         version, mode = message.text("version"), message.text("mode")
         running = self.last_version.decode("ascii", "replace")
-        living = self._living() + len(self.spawning)
+        living = self.living() + len(self.spawns.going)
         why = self.updates.why_not(version, mode, running, living)
         if not why:
             return False
@@ -1069,9 +813,9 @@ class Guard:
                       text="a daemon is just giving its sessions to a new guard")
             return
         mode = message.bytes("mode")
-        if mode == b"all" and self._living():
-            link.send(wire.REFUSED, message.serial, kind="busy", living=self._living(),
-                      text=f"{self._living()} sessions live")
+        if mode == b"all" and self.living():
+            link.send(wire.REFUSED, message.serial, kind="busy", living=self.living(),
+                      text=f"{self.living()} sessions live")
             return
         timeout_s = message.number("timeout_ms", 5 * _MS) / _MS
         force = bool(message.number("force"))
@@ -1163,7 +907,7 @@ class Guard:
         self.is_stopping = False
         try:
             self._open_listener()
-            self._welcome(daemon)
+            self.welcome(daemon)
         except (OSError, PtyguardError) as error:
             self.log("listener_not_reopened", error=str(error))
         if self._stop_answer:
@@ -1212,7 +956,7 @@ class Guard:
         """What keeps us from being frozen just now; "" when nothing does."""
         if self.is_stopping:
             return "the guard is stopping"
-        if self.spawning:
+        if self.spawns.going:
             return "a program is being started"
         if self._daemon_state() not in ("serving", "stopped") or self.successor or self.waiters:
             return f"the daemon is {self._daemon_state()}"
@@ -1233,218 +977,40 @@ class Guard:
             found += [fd for fd in (held.ring, held.master, held.slave) if fd >= 0]
         return found
 
-    def thaw(self, frozen):
-        """Be what another program was in our place; see reexec.py."""
-        facts = frozen.guard
-        self.locks = [int(fd) for fd in facts.fields["locks"]]
-        for fd in self.locks:
-            os.set_inheritable(fd, False)
-        self.started_at = facts.number("started_at_ms") / _MS
-        self.keep_stopped = bool(facts.number("keep_stopped"))
-        self.last_version, self.last_failure = facts.bytes("daemon_version"), facts.text("last_failure")
-        self.ownership = {name: facts.fields[name] for name in wire.OF_OWNERSHIP if name in facts.fields}
-        self.cause = Cause("stop" if self.keep_stopped else "death")
-        self.updates.restore(_program(facts), *(facts.text(name) for name in (
-            "newest", "deferred", "update_failure", "failed", "left")))
-        for message in frozen.sessions:
-            self._thaw_session(message)
-        self.listener = self.backend.adopt_socket(facts.number("listener_fd"))
-        self.guard_listener = self.backend.adopt_socket(facts.number("guard_listener_fd"))
-        self.loop.watch(self.guard_listener.fileno(), self._on_guard_connection, READABLE)
-        self.loop.watch(self.listener.fileno(), self._on_client_waits,
-                        READABLE if frozen.daemon is None else 0)
-        if frozen.daemon is not None:
-            self._thaw_daemon(frozen.daemon)
-
-    def _thaw_session(self, message):
-        ring, master, slave = (message.number(name) for name in ("ring_fd", "master_fd", "slave_fd"))
-        for fd in (ring, master, slave):
-            if fd >= 0:
-                os.set_inheritable(fd, False)
-        held = Held(_id(message), ring, master, slave, message.bytes("blob"))
-        held.launch, held.input = message.bytes("launch"), message.bytes("input")
-        held.spawn_number, held.deaths = message.number("spawn_number", 1), message.number("deaths")
-        held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
-        held.is_child = bool(message.number("is_child"))
-        self.sessions[held.id] = held
-        if message.number("exited"):
-            held.exit = (message.number("status"), message.number("status_known"),
-                         message.number("exited_at_ms"))
-        elif not held.is_child:
-            self._watch_foreign(held)
-
-    def _thaw_daemon(self, message):
-        daemon = DaemonProcess(message.number("pid"), message.fields.get("pid_start"),
-                               bool(message.number("is_child")), _program(message), Cause(""))
-        daemon.version, daemon.was_ready = message.bytes("version"), True
-        daemon.state, daemon.has_gone = daemon.SERVING, bool(message.number("has_gone"))
-        daemon.started_at = message.number("started_at_ms") / _MS
-        daemon.given = {id_.decode() for id_ in message.fields.get("given", ())}
-        daemon.unopened = [id_.decode() for id_ in message.fields.get("unopened", ())]
-        sock = self.backend.adopt_socket(message.number("link_fd"))
-        daemon.link = Link(self.backend, self.loop, sock, self._on_daemon_message,
-                           self._on_daemon_link_end, received=message.bytes("received"))
-        self.daemon = daemon
-
     def go_on(self, frozen, failure):
         """Thawed: hear what happened meanwhile, say who we are, answer who asked."""
         self._watch_signals()
         self.backend.unblock_signals(WATCHED)
         self._reap()
         if self.daemon is not None:
-            self._welcome(self.daemon)
+            self.welcome(self.daemon)
             self._tell_update()
         link, serial = adopt_caller(self, frozen, self._on_caller_message, self._on_caller_end,
                                     CALLER_MESSAGE_MAX)
-        self._callers.add(link)
+        self.callers.add(link)
         self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))
         if failure:
             link.send(wire.REFUSED, serial, text=failure)
         else:
             link.send(wire.OK, serial, version=OURS, binary=self.own_binary)
 
-    # -- a daemon that lost its guard gives us everything --------------------------------
-
-    def _check_deposit(self):
-        """The daemon that was to come may have died too: then there is nothing left."""
-        if not self.awaits_deposit or self.daemon is not None:
-            return
-        lock = self.backend.try_lock(self.paths.daemon_lock, "guard, looking for a daemon")
-        if lock is None:
-            self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
-            return
-        os.close(lock)
-        self.awaits_deposit = False
-        self.log("deposit_never_came")
-        self.start_daemon()
-
-    def _ask_deposit(self, link, message):
-        if not self.awaits_deposit or self.daemon is not None \
-                or len(message.descriptors or ()) != 1:
-            close_all(message.descriptors)
-            link.send(wire.REFUSED, message.serial, text="no deposit is awaited")
-            return
-        try:
-            self.listener = self.backend.adopt_socket(message.descriptors[0])
-        except OSError as error:
-            close_all(message.descriptors)
-            link.send(wire.REFUSED, message.serial, text=f"that is no socket: {error.strerror}")
-            return
-        self.loop.watch(self.listener.fileno(), self._on_client_waits, 0)
-        # Of whoever connected, by the kernel where it tells.
-        pid = link.peer_pid or message.number("daemon_pid")
-        daemon = DaemonProcess(pid, self._start_of(pid), False, self.program, Cause(""))
-        daemon.version = self.last_version = message.bytes("version")
-        daemon.was_ready = True
-        daemon.state = daemon.READY         # serving once all of it is here
-        daemon.link = link
-        link.on_message = self._on_deposit_message
-        link.on_close = self._on_daemon_link_end
-        link.raise_limit()
-        self._callers.discard(link)
-        self.awaits_deposit = False
-        self.daemon = daemon
-        self.log("deposit_begun", pid=pid)
-        link.send(wire.OK, message.serial)
-
-    def _abandon_deposit(self, daemon):
-        """It broke off.  Only that daemon has everything: it must live, and come again."""
-        self.log("deposit_broken", pid=daemon.pid, sessions=len(self.sessions))
-        self._forget_daemon(daemon)
-        for held in list(self.sessions.values()):
-            self._forget_watch(held)
-            self._release(held)
-        self.loop.forget(self.listener.fileno())
-        self.listener.close()
-        self.listener = None
-        self.awaits_deposit = True
-        self.loop.after(DEPOSIT_CHECK_S, self._check_deposit)
-
-    def _on_deposit_message(self, link, message):
-        if message.type == wire.TABLE_END:
-            link.on_message = self._on_daemon_message
-            self.daemon.state = DaemonProcess.SERVING
-            self.log("deposit_done", sessions=len(self.sessions), living=self._living())
-            self.cause = Cause("death")
-            self._welcome(self.daemon)
-            self._wake_waiters(None)
-        elif message.type == wire.SESSION and len(message.descriptors or ()) in (1, 2) \
-                and _id(message) and _id(message) not in self.sessions:
-            self._take_deposit(message)
-        else:
-            close_all(message.descriptors)
-
-    def _take_deposit(self, message):
-        ring, master = (message.descriptors + [-1])[:2]
-        slave = -1
-        if master >= 0:
-            try:
-                slave = self.backend.reopen_slave(master)
-            except OSError as error:
-                self.log("slave_not_reopened", session=_id(message), error=str(error))
-        held = Held(_id(message), ring, master, slave, message.bytes("blob"))
-        held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
-        held.spawn_number = message.number("spawn_number", 1)
-        held.launch = message.bytes("launch")
-        held.is_child = False
-        self.sessions[held.id] = held
-        self.daemon.given.add(held.id)
-        if message.number("exited"):
-            held.exit = (message.number("status"), message.number("status_known"),
-                         message.number("exited_at_ms"))
-        else:
-            self._watch_foreign(held)
-
-    def _watch_foreign(self, held):
-        """Not our child: its end can be seen, its status cannot be learnt."""
-        try:
-            held.watch = self.backend.watch_process(held.pid, held.pid_start)
-        except (OSError, OverflowError):
-            held.watch = None
-        if held.watch is not None:
-            self.loop.watch(held.watch, lambda _bits: self._on_session_end(held, 0, False),
-                            READABLE)
-        elif self._orphan_timer is None:
-            self._orphan_timer = self.loop.after(0, self._check_foreign)
-
-    def _is_gone(self, held):
-        try:
-            start = self.backend.process_start(held.pid)
-        except OSError:
-            return False                # no descriptor to look with is no proof
-        # A start time of 0 was not known in time; a living pid is all we can ask for.
-        return start is None or bool(held.pid_start) and start != held.pid_start
-
-    def _check_foreign(self):
-        self._orphan_timer = None
-        unwatched = [held for held in self.sessions.values()
-                     if held.is_living and not held.is_child and held.watch is None]
-        for held in unwatched:
-            if self._is_gone(held):
-                self._on_session_end(held, 0, False)
-        if any(held.is_living for held in unwatched):
-            self._orphan_timer = self.loop.after(ORPHAN_CHECK_S, self._check_foreign)
+    # -- who says what -------------------------------------------------------------------
 
     _DAEMON_VERBS = {
-        wire.READY: _on_ready, wire.SPAWN: _say_spawn, wire.RESPAWN: _say_respawn,
-        wire.BLOB: _say_blob,
+        wire.READY: _on_ready, wire.BLOB: _say_blob,
+        wire.SPAWN: lambda guard, *said: guard.spawns.say_spawn(*said),
+        wire.RESPAWN: lambda guard, *said: guard.spawns.say_respawn(*said),
         wire.ADOPTED: _say_adopted, wire.RELEASE_TERMINAL: _say_release_terminal,
         wire.RELEASE: _say_release, wire.QUIESCED: _say_quiesced, wire.PONG: _say_pong,
         wire.STOPPING: _say_stopping, wire.OWNERSHIP: _say_ownership,
     }
     _CALLER_VERBS = {
         wire.STATE: _ask_state, wire.START_DAEMON: _ask_start, wire.STOP: _ask_stop,
-        wire.RESTART: _ask_restart, wire.DEAF: _ask_deaf, wire.DEPOSIT: _ask_deposit,
+        wire.RESTART: _ask_restart, wire.DEAF: _ask_deaf,
+        wire.DEPOSIT: lambda guard, *said: guard.deposit.ask(*said),
         wire.OFFER: _ask_offer, wire.REEXEC: _ask_reexec,
     }
     _CARRIERS = (wire.DEPOSIT,)
-
-
-def _exit_fields(held):
-    if held.is_living:
-        return {}
-    raw, known, at_ms = held.exit
-    return {"exited": 1, "status": raw, "status_known": known, "exited_at_ms": at_ms}
 
 
 def _answer(link, message, error):
@@ -1456,15 +1022,6 @@ def _answer(link, message, error):
 
 def _version(daemon):
     return daemon.version.decode("ascii", "replace")
-
-
-def _program(message):
-    interpreter, binary = message.fields["program"]
-    return os.fsdecode(interpreter), os.fsdecode(binary)
-
-
-def _id(message):
-    return message.bytes("session").decode("ascii", "replace")
 
 
 def _unlink(path):
@@ -1556,7 +1113,7 @@ def resume(backend, argv, binary):
     frozen = read_frozen(memory)
     guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
     try:
-        guard.thaw(frozen)
+        thaw(guard, frozen)
         guard.copy = backend.try_lock(binary, "guard", shared=True)
     except Exception as error:          # the old program can: rather be that again
         journal("not_thawed", error=repr(error))
@@ -1565,18 +1122,8 @@ def resume(backend, argv, binary):
         interpreter, before = frozen.guard.text("interpreter"), frozen.guard.text("binary")
         backend.run_in_place([interpreter, "-I", "-S", before, "__guard_resume", argv[0],
                               f"the new program failed: {error!r}"[:200], *argv[2:]],
-                             _plain_environment(), [memory, *_descriptors_of(frozen)])
+                             _plain_environment(), [memory, *descriptors_of(frozen)])
     os.close(memory)
     guard.go_on(frozen, failure)
     journal("resumed", sessions=len(guard.sessions), failure=failure)
     return _run(guard)
-
-
-def _descriptors_of(frozen):
-    """All that a frozen guard had, whoever has wrapped them since."""
-    fields = [message.fields for message in (frozen.guard, frozen.daemon, *frozen.sessions) if message]
-    names = ("listener_fd", "guard_listener_fd", "caller_fd", "link_fd", "ring_fd", "master_fd",
-             "slave_fd")
-    found = [facts[name] for facts in fields for name in names if facts.get(name, -1) >= 0]
-    return found + [int(fd) for fd in frozen.guard.fields["locks"]]
-

@@ -20,7 +20,9 @@ Rule 3: a program that cannot thaw becomes the old one again.
 import os
 
 from . import guardwire as wire
+from .backend import READABLE
 from .errors import ProtocolError, PtyguardError
+from .holdings import Cause, DaemonProcess, Held, exit_fields, session_id
 from .link import Link
 
 QUIET_LIMIT_S = 5.0
@@ -92,7 +94,7 @@ class Reexec:
             return
         os.set_blocking(report, False)
         self._report = report
-        self._guard.loop.watch(report, self._on_report, 1)
+        self._guard.loop.watch(report, self._on_report, READABLE)
         self._timer = self._guard.loop.after(
             REHEARSAL_LIMIT_S, lambda: self._end_rehearsal("it did not answer in time"))
 
@@ -191,15 +193,11 @@ def _freeze_daemon(daemon):
 
 
 def _freeze_session(held):
-    exit_ = {}
-    if held.exit is not None:
-        raw, known, at_ms = held.exit
-        exit_ = {"exited": 1, "status": raw, "status_known": known, "exited_at_ms": at_ms}
     return wire.encode(
         wire.FROZEN_SESSION, session=held.id, ring_fd=held.ring, master_fd=held.master,
         slave_fd=held.slave, blob=held.blob, launch=held.launch, input=held.input,
         spawn_number=held.spawn_number, pid=held.pid, pid_start=held.pid_start,
-        is_child=int(held.is_child), deaths=held.deaths, **exit_)
+        is_child=int(held.is_child), deaths=held.deaths, **exit_fields(held))
 
 
 # -- thawing --------------------------------------------------------------------------------
@@ -250,6 +248,76 @@ def rehearse():
         said = str(error).encode("utf-8", "replace")
     os.write(4, said)
     return 0
+
+
+def thaw(guard, frozen):
+    """Make a new guard what another program was in its place."""
+    facts = frozen.guard
+    guard.locks = [int(fd) for fd in facts.fields["locks"]]
+    for fd in guard.locks:
+        os.set_inheritable(fd, False)
+    guard.started_at = facts.number("started_at_ms") / _MS
+    guard.keep_stopped = bool(facts.number("keep_stopped"))
+    guard.last_version, guard.last_failure = facts.bytes("daemon_version"), facts.text("last_failure")
+    guard.ownership = {name: facts.fields[name] for name in wire.OF_OWNERSHIP if name in facts.fields}
+    guard.cause = Cause("stop" if guard.keep_stopped else "death")
+    guard.updates.restore(_program(facts), *(facts.text(name) for name in (
+        "newest", "deferred", "update_failure", "failed", "left")))
+    for message in frozen.sessions:
+        _thaw_session(guard, message)
+    guard.listener = guard.backend.adopt_socket(facts.number("listener_fd"))
+    guard.guard_listener = guard.backend.adopt_socket(facts.number("guard_listener_fd"))
+    guard.loop.watch(guard.guard_listener.fileno(), guard.on_guard_connection, READABLE)
+    guard.loop.watch(guard.listener.fileno(), guard.on_client_waits,
+                     READABLE if frozen.daemon is None else 0)
+    if frozen.daemon is not None:
+        _thaw_daemon(guard, frozen.daemon)
+
+
+def _thaw_session(guard, message):
+    ring, master, slave = (message.number(name) for name in ("ring_fd", "master_fd", "slave_fd"))
+    for fd in (ring, master, slave):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    held = Held(session_id(message), ring, master, slave, message.bytes("blob"))
+    held.launch, held.input = message.bytes("launch"), message.bytes("input")
+    held.spawn_number, held.deaths = message.number("spawn_number", 1), message.number("deaths")
+    held.pid, held.pid_start = message.number("pid"), message.number("pid_start")
+    held.is_child = bool(message.number("is_child"))
+    guard.sessions[held.id] = held
+    if message.number("exited"):
+        held.exit = (message.number("status"), message.number("status_known"),
+                     message.number("exited_at_ms"))
+    elif not held.is_child:
+        guard.foreign.watch(held)
+
+
+def _thaw_daemon(guard, message):
+    daemon = DaemonProcess(message.number("pid"), message.fields.get("pid_start"),
+                           bool(message.number("is_child")), _program(message), Cause(""))
+    daemon.version, daemon.was_ready = message.bytes("version"), True
+    daemon.state, daemon.has_gone = daemon.SERVING, bool(message.number("has_gone"))
+    daemon.started_at = message.number("started_at_ms") / _MS
+    daemon.given = {id_.decode() for id_ in message.fields.get("given", ())}
+    daemon.unopened = [id_.decode() for id_ in message.fields.get("unopened", ())]
+    sock = guard.backend.adopt_socket(message.number("link_fd"))
+    daemon.link = Link(guard.backend, guard.loop, sock, guard.on_daemon_message,
+                       guard.on_daemon_link_end, received=message.bytes("received"))
+    guard.daemon = daemon
+
+
+def _program(message):
+    interpreter, binary = message.fields["program"]
+    return os.fsdecode(interpreter), os.fsdecode(binary)
+
+
+def descriptors_of(frozen):
+    """All that a frozen guard had, whoever has wrapped them since."""
+    fields = [message.fields for message in (frozen.guard, frozen.daemon, *frozen.sessions) if message]
+    names = ("listener_fd", "guard_listener_fd", "caller_fd", "link_fd", "ring_fd", "master_fd",
+             "slave_fd")
+    found = [facts[name] for facts in fields for name in names if facts.get(name, -1) >= 0]
+    return found + [int(fd) for fd in frozen.guard.fields["locks"]]
 
 
 def adopt_caller(guard, frozen, on_message, on_close, message_max):

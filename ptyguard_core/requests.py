@@ -503,7 +503,10 @@ def spawn_error(wanted, stage, number, text):
         return LimitReached(f"no terminal could be opened: {text}", errno=number,
                             hint="sysctl kernel.pty.max is the limit of the machine; ulimit -n "
                                  "that of the guard")
-    return LimitReached(f"the session could not be made ({stage}): {text}", errno=number)
+    hint = {"descriptors": "end some sessions; the hard limit (ulimit -Hn) is that of whoever starts the guard",
+            "memory": "end some sessions, or free memory", "fork": "ulimit -u limits your processes",
+            }.get(stage, "ptyguard daemon log")
+    return LimitReached(f"the session could not be made ({stage}): {text}", errno=number, hint=hint)
 
 
 # -- reading output ----------------------------------------------------------------------

@@ -460,11 +460,11 @@ def test_five_hundred_starts_and_ends_leave_both_processes_as_they_were():
 
 # A guard that fails at the first end of a session it hears of.
 _STUMBLES = """
-whole = guard.Guard._on_session_end
+whole = guard.Guard.on_session_end
 def stumble(self, held, raw, is_known):
-    guard.Guard._on_session_end = whole
+    guard.Guard.on_session_end = whole
     raise RuntimeError("the first end")
-guard.Guard._on_session_end = stumble
+guard.Guard.on_session_end = stumble
 """
 
 

@@ -14,8 +14,8 @@ from world import MEMORY, World
 
 OURS = {"ptyguard", "ptyguard_posix", "ptyguard_core"} | {
     "ptyguard_core." + name for name in (
-        "backend", "circuit", "errors", "guard", "guardwire", "journal", "link", "loop",
-        "reexec", "ring", "updates",
+        "backend", "circuit", "depositing", "errors", "foreign", "guard", "guardwire", "holdings",
+        "journal", "link", "loop", "reexec", "ring", "spawning", "updates",
         "usage",                # the front door's own import, before it knows the verb
         "version")}
 

@@ -41,6 +41,10 @@ HOUSE = {
     "updates": (2, "os time"),
     "copies": (2, "socket daemon"),
     "supervise": (3, "daemon"),
+    "holdings": (1, "os"),
+    "foreign": (2, "frames json"),
+    "spawning": (2, "frames json"),
+    "depositing": (3, "frames json"),
     "reexec": (3, "frames json"),
     "upgrading": (4, "daemon session"),
     "tombstones": (2, "os socket"),
@@ -77,8 +81,10 @@ SYSTEM_MODULES = {"fcntl", "termios", "tty", "pty", "msvcrt", "ctypes", "_winapi
 HEAVY_MODULES = {"asyncio", "threading", "typing", "dataclasses", "logging", "argparse",
                  "subprocess", "concurrent", "multiprocessing"}
 GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "loop", "ring",
-               "version", "updates", "reexec", "guard"}
-DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec"} | {
+               "version", "updates", "holdings", "foreign",
+               "spawning", "depositing", "reexec", "guard"}
+DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
+                               "depositing"} | {
     "copies", "verdict",
     "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",

@@ -382,17 +382,18 @@ def test_a_launch_that_cannot_be_says_why(tmp_path, detach, program, number):
 
 
 def test_a_launch_that_is_only_begun_waits_for_nothing_and_is_told_of_at_its_end(tmp_path, eventually):
-    log = str(tmp_path / "log")
-    os.mkfifo(log)
+    log, go = tmp_path / "log", str(tmp_path / "go")
+    os.mkfifo(go)
     before = open_descriptors()
-    pid = backend.begin_launch(["/bin/sh", "-c", "echo ran; exit 6"], {}, (), log)
-    assert backend.reap_children() == []        # it cannot even open its log: nobody reads there
+    pid = backend.begin_launch(["/bin/sh", "-c", f"read word < {go}; echo $word; exit 6"], {}, (), str(log))
+    assert backend.reap_children() == []        # it waits for its word
     assert open_descriptors() == before
-    with open(log, "rb") as reader:
-        assert reader.read() == b"ran\n"
+    with open(go, "w") as file:
+        file.write("ran\n")
     found = []
     eventually(lambda: found.extend(backend.reap_children()) or found)
     assert [(ended, backend.decode_status(raw)) for ended, raw in found] == [(pid, (6, None))]
+    assert log.read_bytes() == b"ran\n"
 
 
 def test_a_begun_launch_whose_exec_fails_ends_with_status_127(tmp_path):

@@ -158,11 +158,10 @@ FAILS = {
     "speaks an older wire": ({"ptyguard_core/reexec.py": "def rehearse():\n    os.write(4, b'ok 1')\n"},
                              b"does not understand"),
     "cannot thaw": ({"ptyguard_core/guard.py":
-                     "def _cannot(self, frozen):\n    raise RuntimeError('cannot')\nGuard.thaw = _cannot\n"},
+                     "def thaw(guard, frozen):\n    raise RuntimeError('cannot')\n"},
                     b"the new program failed"),
-    "cannot thaw all of it": ({"ptyguard_core/guard.py":
-                               "def _cannot(self, message):\n    raise KeyError('cannot')\n"
-                               "Guard._thaw_daemon = _cannot\n"}, b"the new program failed"),
+    "cannot thaw all of it": ({"ptyguard_core/reexec.py":
+                               "def _thaw_daemon(guard, message):\n    raise KeyError('cannot')\n"}, b"the new program failed"),
 }
 
 
