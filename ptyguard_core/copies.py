@@ -94,10 +94,18 @@ def make_copy(backend, paths):
 
 def _make(backend, paths, copy, sources, main):
     import importlib.util
-    os.makedirs(paths.copies, mode=0o700, exist_ok=True)
-    backend.check_private(paths.copies)
-    if not _is_whole(copy, sources):
-        _write_copy(copy, dict(sources, **{"__main__.py": main}), importlib.util.MAGIC_NUMBER)
+    try:
+        os.makedirs(paths.copies, mode=0o700, exist_ok=True)
+        backend.check_private(paths.copies)
+        if _is_whole(copy, sources):
+            os.utime(copy)              # used just now: whoever sweeps old ones leaves it alone
+            return
+    except FileNotFoundError:
+        pass                            # swept this very moment: made again
+    except OSError as error:
+        raise StateUnusable(f"cannot use {paths.copies}: {error.strerror}", errno=error.errno,
+                            hint="check the owner and mode of that directory") from None
+    _write_copy(copy, dict(sources, **{"__main__.py": main}), importlib.util.MAGIC_NUMBER)
 
 
 def _main_of(version, sources):

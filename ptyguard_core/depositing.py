@@ -54,6 +54,9 @@ class Deposit:
         self._guard.loop.watch(self._guard.listener.fileno(), self._guard.on_client_waits, 0)
         # Of whoever connected, by the kernel where it tells.
         pid = link.peer_pid or message.number("daemon_pid")
+        interpreter, binary = message.bytes("interpreter"), message.bytes("binary")
+        if interpreter and binary:      # it may run from another program than we do
+            self._guard.updates.program = os.fsdecode(interpreter), os.fsdecode(binary)
         daemon = DaemonProcess(pid, self._guard.start_of(pid), False, self._guard.program, Cause(""))
         daemon.version = self._guard.last_version = message.bytes("version")
         daemon.was_ready = True
@@ -85,6 +88,7 @@ class Deposit:
         if message.type == wire.TABLE_END:
             link.on_message = self._guard.on_daemon_message
             self._guard.daemon.state = DaemonProcess.SERVING
+            self._guard.daemon.serving_since = self._guard.loop.clock()
             self._guard.log("deposit_done", sessions=len(self._guard.sessions), living=self._guard.living())
             self._guard.cause = Cause("death")
             self._guard.welcome(self._guard.daemon)

@@ -16,6 +16,7 @@ Rule 4: there is one way in which a daemon comes to serve: it is started, is giv
 Rule 5: only the guard signals a daemon, and only one whose pid and start time fit.
 """
 
+import errno
 import os
 import time
 
@@ -49,7 +50,10 @@ CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
 CALLER_QUEUE_MAX = 256 * 1024  # of answers that it does not read
 SUCCESSOR_GONE = "its successor is gone"
+NOT_READY = "not ready in time"
+LINK_CLOSED = "closed its link to the guard"
 DEAF = "deaf"
+_PROGRAM_FAULTS = (errno.ENOENT, errno.EACCES, errno.ENOEXEC)   # others may be better in a while
 _MS = 1000
 
 
@@ -110,7 +114,7 @@ class Guard:
     def _watch_signals(self):
         fd, self._read_signals = self.backend.watch_signals(WATCHED)
         self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
-        self.loop.watch(fd, self._on_signal, READABLE)
+        self.loop.watch(fd, self.hear_signals, READABLE)
 
     def _open_guard_listener(self):
         self.guard_listener = self.backend.listen(self.paths.guard_socket)
@@ -155,7 +159,7 @@ class Guard:
 
     # -- signals and children ------------------------------------------------------------
 
-    def _on_signal(self, _bits):
+    def hear_signals(self, _bits=0):
         for name in self._read_signals():
             if name == "SIGUSR1":
                 self._make_sockets_again()
@@ -253,13 +257,14 @@ class Guard:
         try:
             self._open_listener()
             self.loop.change(self.listener.fileno(), 0)
-            self._maybe_restore(binary)
+            self.maybe_restore(binary)
             pid, ours = self._launch_daemon(interpreter, binary)
         except (OSError, PtyguardError) as error:
             # No descriptors, no processes, a full disk: it may be better in a while.
             why = f"{interpreter} cannot be run: {error}"
             self.log("daemon_not_started", program=interpreter, error=str(error))
-            self.updates.failed((interpreter, binary), cause.version, why)
+            if isinstance(error, OSError) and error.errno in _PROGRAM_FAULTS:
+                self.updates.failed((interpreter, binary), cause.version, why)
             self._failed(why)
             if self.daemon is None:
                 self._schedule(False, why)
@@ -273,12 +278,12 @@ class Guard:
         else:
             self.successor = daemon
             limit = READY_LIMIT_BESIDE_S
-        daemon.timer = self.loop.after(limit, lambda: self._end_daemon(daemon, "not ready in time"))
+        daemon.timer = self.loop.after(limit, lambda: self._end_daemon(daemon, NOT_READY))
         self.log("daemon_started", pid=pid, binary=binary, sessions=len(self.sessions))
         self.welcome(daemon)
         daemon.link.feed(self._table(daemon, wire.TABLE_END))
 
-    def _maybe_restore(self, binary):
+    def maybe_restore(self, binary):
         """Somebody removed the private copy that we run from ourselves: write it again."""
         if binary != self.own_binary or self.copy is None or os.path.exists(binary):
             return
@@ -355,6 +360,7 @@ class Guard:
         daemon.timer.cancel()
         self.daemon = daemon
         self.successor = None
+        daemon.serving_since = self.loop.clock()
         self._take_over_program(daemon)
         daemon.link.feed(self._last_table(daemon))
         self.last_version = daemon.version
@@ -366,15 +372,16 @@ class Guard:
 
     def _take_over_program(self, daemon):
         """What it runs from is what daemons run from; what was before, is kept for a while."""
-        if self.updates.took_over(daemon.program, _version(daemon), self.loop.clock()):
-            self._keep_good_copy()
+        if self.updates.took_over(daemon.program, _version(daemon), self.loop.clock(),
+                                  self.last_version.decode("ascii", "replace"), daemon.cause.is_asked):
+            self.keep_good_copy()
             self.loop.after(PROBATION_S + 1.0, self._end_probation)
 
     def _end_probation(self):
         if self.updates.prove(self.loop.clock()):
-            self._keep_good_copy()
+            self.keep_good_copy()
 
-    def _keep_good_copy(self):
+    def keep_good_copy(self):
         """Whoever sweeps old copies leaves a locked one alone."""
         if self._good_copy is not None:
             os.close(self._good_copy)
@@ -404,6 +411,7 @@ class Guard:
         elif self.daemon.state == DaemonProcess.SERVING:
             before = self.daemon
             before.state = before.QUIESCING
+            _call_off(before.ping)
             before.link.send(wire.QUIESCE)
             before.timer = self.loop.after(
                 QUIESCE_LIMIT_S, lambda: self._end_daemon(before, "did not stop reading in time"))
@@ -454,11 +462,11 @@ class Guard:
 
     def _end_if_current(self, daemon):
         if daemon in (self.daemon, self.successor):
-            self._end_daemon(daemon, "closed its link to the guard")
+            self._end_daemon(daemon, LINK_CLOSED)
 
     def forget_daemon(self, daemon):
-        if daemon.timer:
-            daemon.timer.cancel()
+        _call_off(daemon.timer)
+        _call_off(daemon.ping)
         link, daemon.link = daemon.link, None
         if link:
             link.close("its daemon is gone")
@@ -486,7 +494,8 @@ class Guard:
             if self.daemon is None and self.successor is None:
                 self._stopped()
         elif is_successor:
-            self.updates.failed(daemon.program, daemon.cause.version, cause)
+            if _is_to_blame(daemon, number):
+                self.updates.failed(daemon.program, daemon.cause.version, cause)
             self._tell_update()
             self._failed(cause)
         elif self.keep_stopped and state == DaemonProcess.LEAVING:
@@ -498,27 +507,27 @@ class Guard:
                 self._promote_unready()
         else:
             if not daemon.was_ready:
-                self.updates.failed(daemon.program, daemon.cause.version, cause)
+                if _is_to_blame(daemon, number):
+                    self.updates.failed(daemon.program, daemon.cause.version, cause)
                 self._failed(cause)
-            self._maybe_fall_back(daemon, was_killed, cause)
+            if daemon.has_gone and _is_to_blame(daemon, number):
+                self._maybe_fall_back(daemon, cause)
             self._schedule(was_killed, cause)
 
-    def _maybe_fall_back(self, daemon, was_killed, cause):
+    def _maybe_fall_back(self, daemon, cause):
         """One that has just taken over and dies is followed by what worked before."""
-        if was_killed or not daemon.has_gone:
-            return
         if self.updates.died(_version(daemon), f"it took over and then died: {cause}",
                              self.loop.clock()):
             self.cause = Cause("fall-back")
             self.log("fell_back", binary=self.program[1], cause=cause)
-            self._keep_good_copy()
+            self.keep_good_copy()
 
     def _promote_unready(self):
         """The predecessor died while its successor rehearses: now nobody else serves."""
         self.daemon, self.successor = self.successor, None
         self.daemon.timer.cancel()
         self.daemon.timer = self.loop.after(
-            READY_LIMIT_S, lambda d=self.daemon: self._end_daemon(d, "not ready in time"))
+            READY_LIMIT_S, lambda d=self.daemon: self._end_daemon(d, NOT_READY))
 
     def _blame(self, id_):
         held = self.sessions.get(id_)
@@ -604,13 +613,13 @@ class Guard:
         daemon.link.send(wire.OK, message.serial)
 
     def _say_quiesced(self, daemon, message):
+        daemon.has_quiesced = True
         daemon.link.send(wire.OK, message.serial)
         if daemon.state == daemon.QUIESCING:
             self._on_quiesced(daemon)
 
     def _say_pong(self, daemon, _message):
-        if daemon.state == daemon.SERVING and daemon.timer:
-            daemon.timer.cancel()
+        _call_off(daemon.ping)
 
     def _say_ownership(self, _daemon, message):
         self.ownership = {name: message.fields[name] for name in wire.OF_OWNERSHIP
@@ -693,7 +702,7 @@ class Guard:
             "daemon_state": self._daemon_state(), "sessions": len(self.sessions),
             "living": self.living(), "reason": self.circuit.reason if self.circuit.is_open else "",
             "deaths": self.circuit.recent_deaths, "last_failure": self.last_failure,
-            "binary": self.program[1], "interpreter": self.program[0],
+            "binary": (self.daemon or self).program[1], "interpreter": (self.daemon or self).program[0],
         }
         fields.update(self._update_fields(), guard_binary=self.own_binary)
         if self.circuit.is_open:
@@ -750,12 +759,14 @@ class Guard:
         self.waiters.append(wake)
 
     def _answer_serving(self, link, message):
-        link.send(wire.OK, message.serial, binary=self.program[1],
+        link.send(wire.OK, message.serial, binary=(self.daemon or self).program[1],
                   daemon_version=self.daemon.version if self.daemon else b"")
 
     def _ask_offer(self, link, message):
         """A newer version is here: may it come?"""
-        if not self._defer(link, message):
+        is_news = self.updates.is_news(message.text("version"), message.text("mode"),
+                                       self.last_version.decode("ascii", "replace"))
+        if not is_news or not self._defer(link, message):
             link.send(wire.OK, message.serial)
 
     def _defer(self, link, message):
@@ -773,18 +784,25 @@ class Guard:
         link.send(wire.REFUSED, message.serial, kind="deferred", text=why)
         return True
 
+    def _is_done_already(self, message):
+        """Whether what serves is what an offer was for, or later: somebody else was quicker."""
+        if self.daemon is None or self.daemon.state != DaemonProcess.SERVING \
+                or not message.bytes("binary"):
+            return False
+        return message.bytes("binary") == os.fsencode(self.daemon.program[1]) or not self.updates.is_news(
+            message.text("version"), message.text("mode"), _version(self.daemon))
+
     def _ask_restart(self, link, message):
         """Replace the daemon; a circuit that is open is closed by it.
 
         With a MODE nobody asked for it: it may have to wait, and what one of many clients
         has brought about is enough for all.
         """
-        if message.bytes("mode"):
-            if self.daemon is not None and message.bytes("binary") == os.fsencode(self.program[1]) \
-                    and self.daemon.state == DaemonProcess.SERVING and self.successor is None:
+        if message.bytes("mode") and self.successor is None:
+            if self._is_done_already(message):
                 self._answer_serving(link, message)
                 return
-            if self.successor is None and self._defer(link, message):
+            if self._defer(link, message):
                 return
         if self.is_stopping or self.successor is not None or self._daemon_state() == "depositing":
             self._await_daemon(link, message)
@@ -793,15 +811,13 @@ class Guard:
         if message.bytes("binary") and message.bytes("interpreter"):
             program = (os.fsdecode(message.bytes("interpreter")),
                        os.fsdecode(message.bytes("binary")))
-        cause = Cause(message.text("after") or "restart", link.peer_pid or 0,
-                      message.text("version"))
+        cause = Cause(message.text("after") or "restart", link.peer_pid or 0, message.text("version"),
+                      not message.bytes("mode") and bool(message.text("version")))
         if not message.bytes("mode"):
             self.circuit.reset()
             self.last_failure = ""
             for held in self.sessions.values():
                 held.deaths = 0             # an operator's word is worth another try
-            if cause.version:
-                self.updates.go_back(cause.version, self.last_version.decode("ascii", "replace"))
         self._await_daemon(link, message)
         if self.daemon is None or self.daemon.state == DaemonProcess.SERVING:
             self.start_daemon(program, cause)
@@ -869,6 +885,7 @@ class Guard:
             else:
                 daemon.state = daemon.SERVING
                 self.keep_stopped = False
+                self.wake_waiters("a stop came before, and was given up: try again")
                 answer(f"daemon {daemon.pid} did not leave in {timeout_s:g} s")
 
         def wait_dead():
@@ -910,6 +927,7 @@ class Guard:
             self.welcome(daemon)
         except (OSError, PtyguardError) as error:
             self.log("listener_not_reopened", error=str(error))
+        self.wake_waiters("a stop came before, and was given up: try again")
         if self._stop_answer:
             self._stop_answer(f"daemon {daemon.pid} did not leave in time")
 
@@ -924,14 +942,16 @@ class Guard:
         link.send(wire.OK, message.serial)
         if daemon is None or daemon.state != daemon.SERVING or not daemon.link:
             return
-        if message.number("timeout_ms") >= HELLO_LIMIT_S * _MS:
+        # What a client has waited says nothing of a daemon that serves for less.
+        if message.number("timeout_ms") >= HELLO_LIMIT_S * _MS \
+                and self.loop.clock() - daemon.serving_since >= HELLO_LIMIT_S:
             self._reject(daemon)
             return
-        if daemon.timer and daemon.timer.act is not None:
-            return                      # a ping is under way already
+        if daemon.ping and daemon.ping.act is not None:
+            return                      # one is under way already
         daemon.link.send(wire.PING)
         self.log("daemon_pinged", pid=daemon.pid)
-        daemon.timer = self.loop.after(PONG_LIMIT_S, lambda: self._reject(daemon))
+        daemon.ping = self.loop.after(PONG_LIMIT_S, lambda: self._reject(daemon))
 
     def _reject(self, daemon):
         """It is deaf.  Its sessions are here; the next one adopts them."""
@@ -954,8 +974,10 @@ class Guard:
 
     def why_not_quiet(self):
         """What keeps us from being frozen just now; "" when nothing does."""
-        if self.is_stopping:
+        if self.is_stopping or self.listener is None:
             return "the guard is stopping"
+        if self.loop.has_soon:
+            return "a program has just ended"
         if self.spawns.going:
             return "a program is being started"
         if self._daemon_state() not in ("serving", "stopped") or self.successor or self.waiters:
@@ -977,16 +999,24 @@ class Guard:
             found += [fd for fd in (held.ring, held.master, held.slave) if fd >= 0]
         return found
 
-    def go_on(self, frozen, failure):
-        """Thawed: hear what happened meanwhile, say who we are, answer who asked."""
+    def go_on(self):
+        """Thawed: say who we are, and hear what happened meanwhile."""
         self._watch_signals()
-        self.backend.unblock_signals(WATCHED)
-        self._reap()
+        self.keep_good_copy()
+        if self.updates.good is not None:
+            self.loop.after(self.updates.probation_s(self.loop.clock()) + 1.0, self._end_probation)
         if self.daemon is not None:
             self.welcome(self.daemon)
             self._tell_update()
+        # Last: the system tells each end once, and there is no way back from here.
+        self.backend.unblock_signals(WATCHED)
+        self._reap()
+
+    def answer_reexec(self, frozen, failure):
+        """Tell who asked for us."""
         link, serial = adopt_caller(self, frozen, self._on_caller_message, self._on_caller_end,
                                     CALLER_MESSAGE_MAX)
+        link.queue_max = CALLER_QUEUE_MAX
         self.callers.add(link)
         self.loop.after(CALLER_LIMIT_S, lambda: self._dismiss(link))
         if failure:
@@ -1018,6 +1048,18 @@ def _answer(link, message, error):
         link.send(wire.OK, message.serial)
     else:
         link.send(wire.REFUSED, message.serial, text=error)
+
+
+def _is_to_blame(daemon, signal_number):
+    """Whether that end speaks against its program: not a kill, nor an end that was asked for."""
+    if daemon.end_note:
+        return daemon.end_note in (NOT_READY, LINK_CLOSED, DEAF)
+    return signal_number != 9 and not daemon.has_quiesced
+
+
+def _call_off(timer):
+    if timer is not None:
+        timer.cancel()
 
 
 def _version(daemon):
@@ -1101,29 +1143,45 @@ def rehearse():
 
 
 def resume(backend, argv, binary):
-    """The guard process, after another program was it: `argv` is [descriptor of what that one
-    was, why a newer one could not go on (mostly ""), root, setting...]."""
+    """The guard process, after another program was it.
+
+    `argv` is [descriptor of what that one was, why a newer one could not go on (mostly ""),
+    interpreter and binary of that one, root, setting...].
+    """
     import sys
-    memory, failure, root, settings = int(argv[0]), argv[1], argv[2], argv[3:]
-    paths = backend.find_paths(root)
-    journal = Journal(paths.guard_log, "guard", time.time)
-    journal.banner(version=OURS, wire=wire.WIRE_VERSION, pid=os.getpid(),
-                   python=sys.version.split()[0], platform=sys.platform,
-                   poller=backend.poller_name(), binary=binary)
-    frozen = read_frozen(memory)
-    guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
+    memory, failure, before, root, settings = int(argv[0]), argv[1], argv[2:4], argv[4], argv[5:]
+    frozen = None
     try:
+        paths = backend.find_paths(root)
+        journal = Journal(paths.guard_log, "guard", time.time)
+        journal.banner(version=OURS, wire=wire.WIRE_VERSION, pid=os.getpid(),
+                       python=sys.version.split()[0], platform=sys.platform,
+                       poller=backend.poller_name(), binary=binary)
+        frozen = read_frozen(memory)
+        guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
         thaw(guard, frozen)
-        guard.copy = backend.try_lock(binary, "guard", shared=True)
+        guard.copy = _lock_copy(backend, binary, journal)
+        guard.go_on()
     except Exception as error:          # the old program can: rather be that again
-        journal("not_thawed", error=repr(error))
         if failure:
             raise
-        interpreter, before = frozen.guard.text("interpreter"), frozen.guard.text("binary")
-        backend.run_in_place([interpreter, "-I", "-S", before, "__guard_resume", argv[0],
-                              f"the new program failed: {error!r}"[:200], *argv[2:]],
-                             _plain_environment(), [memory, *descriptors_of(frozen)])
+        back = [before[0], "-I", "-S", before[1], "__guard_resume", argv[0],
+                f"the new program failed: {error!r}"[:200], *before, root, *settings]
+        backend.run_in_place(back, _plain_environment(),
+                             [memory, *(descriptors_of(frozen) if frozen else ())])
     os.close(memory)
-    guard.go_on(frozen, failure)
+    try:
+        guard.answer_reexec(frozen, failure)
+    except OSError as error:
+        journal("caller_lost", error=str(error))
     journal("resumed", sessions=len(guard.sessions), failure=failure)
     return _run(guard)
+
+
+def _lock_copy(backend, binary, journal):
+    """A shared lock on what we run from; None if it is gone, which can be lived with."""
+    try:
+        return backend.try_lock(binary, "guard", shared=True)
+    except OSError as error:
+        journal("copy_not_locked", binary=binary, error=str(error))
+        return None

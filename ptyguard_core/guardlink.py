@@ -207,7 +207,8 @@ class GuardLink:
         link = Link(self._backend, self._loop, sock, self._on_message, self._on_deposit_end)
         link.ask(wire.DEPOSIT, lambda message: self._deposit(link, message),
                  descriptors=(self._owner.listener_descriptor(),), daemon_pid=os.getpid(),
-                 version=OURS)
+                 version=OURS, interpreter=os.fsencode(self._program[0]),
+                 binary=os.fsencode(self._program[1]))
 
     def _find_guard_later(self):
         delay = GUARD_RETRY_S[min(self._tries, len(GUARD_RETRY_S) - 1)]

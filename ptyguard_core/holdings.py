@@ -62,8 +62,9 @@ class Cause:
     """Why a daemon is started: `after` what, asked for `by` which process, hoping for which
     `version` (text; "" as before)."""
 
-    def __init__(self, after, by=0, version=""):
+    def __init__(self, after, by=0, version="", is_asked=False):
         self.after = after
+        self.is_asked = is_asked        # an operator named the program
         self.by = by
         self.version = version
 
@@ -88,7 +89,10 @@ class DaemonProcess:
         self.version = b""
         self.given = set()              # sessions whose descriptors it has
         self.unopened = []              # sessions given and not yet confirmed, in order
-        self.timer = None
+        self.timer = None               # of what is awaited of it
+        self.ping = None                # timer: a PONG is awaited
+        self.serving_since = None
+        self.has_quiesced = False       # it left as it was asked to, or on its own will
         self.end_note = ""              # why we ended it, if we did
 
     def take_back(self, id_):

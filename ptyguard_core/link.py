@@ -23,6 +23,7 @@ class Link:
                  received=b""):
         self.is_open = True
         self._is_deaf = False       # the peer reads no more; what it wrote may still come
+        self.peer_pid = None        # for whoever learns it
         self.on_message = on_message
         self.on_close = on_close
         self._backend = backend

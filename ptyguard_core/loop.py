@@ -85,6 +85,11 @@ class Loop:
         """Call `act()` at the end of this turn; asked for by such a call, the next."""
         self._soon.append(act)
 
+    @property
+    def has_soon(self):
+        """Whether something is still to be called at the end of this turn."""
+        return bool(self._soon)
+
     def stop(self):
         """Leave `run` after this turn."""
         self.is_stopped = True

@@ -28,6 +28,7 @@ from .link import Link
 QUIET_LIMIT_S = 5.0
 QUIET_LOOK_S = 0.02
 REHEARSAL_LIMIT_S = 20.0
+_TEXTS = ("newest", "deferred", "update_failure", "failed", "left")     # of Updates.texts
 WATCHED = ("SIGCHLD", "SIGTERM", "SIGUSR1")
 _MS = 1000
 
@@ -54,13 +55,20 @@ class Reexec:
         def look():
             why = self._guard.why_not_quiet()
             if not why:
-                act()
+                self._try(act)
             elif self._guard.loop.clock() > deadline:
                 self._fail(why)
             else:
                 self._guard.loop.after(QUIET_LOOK_S, look)
 
         look()
+
+    def _try(self, act):
+        """Whatever goes wrong before the exec, the guard is to be what it was."""
+        try:
+            act()
+        except Exception as error:
+            self._fail(f"it cannot be run: {error}")
 
     def _fail(self, why):
         if self._timer is not None:
@@ -76,26 +84,24 @@ class Reexec:
     # -- rehearsal -----------------------------------------------------------------------
 
     def _rehearse(self):
-        backend = self._guard.backend
+        guard = self._guard
+        report, theirs = os.pipe()
         try:
             memory = self._freeze()
-            report, theirs = os.pipe()
             try:
-                backend.launch(self._argv("__guard_rehearse"), self._guard.environment(),
-                               (memory, theirs), self._guard.paths.guard_log, detach=False)
-            except OSError:
-                os.close(report)
-                raise
+                guard.backend.launch(self._argv("__guard_rehearse"), guard.environment(),
+                                     (memory, theirs), guard.paths.guard_log, detach=False)
             finally:
-                os.close(theirs)
                 os.close(memory)
-        except (OSError, ProtocolError) as error:
-            self._fail(f"it cannot be tried: {error}")
-            return
+        except BaseException:
+            os.close(report)
+            raise
+        finally:
+            os.close(theirs)
         os.set_blocking(report, False)
         self._report = report
-        self._guard.loop.watch(report, self._on_report, READABLE)
-        self._timer = self._guard.loop.after(
+        guard.loop.watch(report, self._on_report, READABLE)
+        self._timer = guard.loop.after(
             REHEARSAL_LIMIT_S, lambda: self._end_rehearsal("it did not answer in time"))
 
     def _on_report(self, _bits):
@@ -140,19 +146,24 @@ class Reexec:
 
     def _exec(self):
         guard, backend = self._guard, self._guard.backend
-        backend.block_signals(WATCHED)
+        guard.maybe_restore(guard.own_binary)       # the way back has to be there
         memory = None
+        backend.block_signals(WATCHED)
         try:
+            guard.hear_signals()        # what was told before they were blocked
+            if guard.why_not_quiet():
+                guard.loop.soon(lambda: self._when_quiet(self._exec))
+                return
             memory = self._freeze()
             guard.log("reexec", binary=self._program[1], sessions=len(guard.sessions))
             backend.run_in_place(
-                self._argv("__guard_resume", memory, "", guard.paths.root, *guard.settings),
+                self._argv("__guard_resume", memory, "", *guard.own_program, guard.paths.root,
+                           *guard.settings),
                 guard.environment(), [memory, *guard.descriptors(), self._link.fileno()])
-        except (OSError, PtyguardError) as error:
+        finally:                        # only reached when it was not run
             if memory is not None:
                 os.close(memory)
             backend.unblock_signals(WATCHED)
-            self._fail(f"it cannot be run: {error}")
 
 
 def write_whole(fd, data):
@@ -171,11 +182,12 @@ def freeze(guard, caller, serial):
         wire.FROZEN_GUARD, listener_fd=guard.listener.fileno(),
         guard_listener_fd=guard.guard_listener.fileno(),
         locks=[b"%d" % fd for fd in guard.locks], caller_fd=caller.fileno(), caller_serial=serial,
-        program=interpreter_binary, interpreter=guard.own_program[0], binary=guard.own_program[1],
+        program=interpreter_binary,
         started_at_ms=int(guard.started_at * _MS), keep_stopped=int(guard.keep_stopped),
         daemon_version=guard.last_version, last_failure=guard.last_failure,
-        newest=updates.newest, deferred=updates.deferred, update_failure=updates.failure,
-        failed=updates.failed_version, left=updates.left, **guard.ownership)]
+        good=[os.fsencode(word) for word in updates.good or ()],
+        probation_ms=int(updates.probation_s(guard.loop.clock()) * _MS),
+        **dict(zip(_TEXTS, updates.texts())), **guard.ownership)]
     if guard.daemon is not None:
         parts.append(_freeze_daemon(guard.daemon))
     parts += [_freeze_session(held) for held in guard.sessions.values()]
@@ -204,7 +216,7 @@ def _freeze_session(held):
 
 _NEEDED = {
     wire.FROZEN_GUARD: ("listener_fd", "guard_listener_fd", "locks", "program", "started_at_ms",
-                        "caller_fd", "caller_serial", "interpreter", "binary"),
+                        "caller_fd", "caller_serial"),
     wire.FROZEN_DAEMON: ("link_fd", "pid", "program", "is_child"),
     wire.FROZEN_SESSION: ("session", "ring_fd", "master_fd", "slave_fd", "pid", "is_child"),
 }
@@ -261,8 +273,9 @@ def thaw(guard, frozen):
     guard.last_version, guard.last_failure = facts.bytes("daemon_version"), facts.text("last_failure")
     guard.ownership = {name: facts.fields[name] for name in wire.OF_OWNERSHIP if name in facts.fields}
     guard.cause = Cause("stop" if guard.keep_stopped else "death")
-    guard.updates.restore(_program(facts), *(facts.text(name) for name in (
-        "newest", "deferred", "update_failure", "failed", "left")))
+    good = tuple(os.fsdecode(word) for word in facts.fields.get("good", ())) or None
+    guard.updates.restore(_program(facts), good, guard.loop.clock() + facts.number("probation_ms") / _MS,
+                          [facts.text(name) for name in _TEXTS])
     for message in frozen.sessions:
         _thaw_session(guard, message)
     guard.listener = guard.backend.adopt_socket(facts.number("listener_fd"))
@@ -297,6 +310,7 @@ def _thaw_daemon(guard, message):
                            bool(message.number("is_child")), _program(message), Cause(""))
     daemon.version, daemon.was_ready = message.bytes("version"), True
     daemon.state, daemon.has_gone = daemon.SERVING, bool(message.number("has_gone"))
+    daemon.serving_since = guard.loop.clock()
     daemon.started_at = message.number("started_at_ms") / _MS
     daemon.given = {id_.decode() for id_ in message.fields.get("given", ())}
     daemon.unopened = [id_.decode() for id_ in message.fields.get("unopened", ())]

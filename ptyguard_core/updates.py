@@ -40,11 +40,18 @@ class Updates:
         self._proven_at = 0.0
         self._told = set()              # (running, newest) that were logged
 
-    def restore(self, program, newest, deferred, failure, failed_version, left):
-        """Know again what another guard knew."""
-        self.program = program
-        self.newest, self.deferred, self.failure = newest, deferred, failure
-        self.failed_version, self.left = failed_version, left
+    def probation_s(self, now):
+        """For how long the program in use has still to prove itself."""
+        return max(0.0, self._proven_at - now) if self.good is not None else 0.0
+
+    def restore(self, program, good, proven_at, texts):
+        """Know again what another guard knew; `texts` as `texts()` of that one gave them."""
+        self.program, self.good, self._proven_at = program, good, proven_at
+        self.newest, self.deferred, self.failure, self.failed_version, self.left = texts
+
+    def texts(self):
+        """What is known of versions."""
+        return self.newest, self.deferred, self.failure, self.failed_version, self.left
 
     # -- offers --------------------------------------------------------------------------
 
@@ -77,23 +84,33 @@ class Updates:
 
     # -- what becomes of programs --------------------------------------------------------
 
-    def go_back(self, version, running):
-        """An operator exchanges `running` for an earlier version: it is not undone unasked."""
-        self.left = running if _is_later(running, version) else ""
+    def is_news(self, version, mode, running):
+        """Whether an offer would change anything for the better: the daemon that it was made
+        for may have been exchanged since."""
+        return mode == SOURCE or _is_later(version, running)
 
     def failed(self, program, version, cause):
         """A daemon of that program did not come to serve."""
         if program != self.program:
             self._note_failure(version, cause)
 
-    def took_over(self, program, version, now):
-        """Its daemon serves; whether that is another program than before."""
+    def took_over(self, program, version, now, before="", is_asked=False):
+        """Its daemon serves; whether that is another program than `before`'s.
+
+        `is_asked`: an operator named it.  One who goes back to an earlier version means it.
+        """
+        if is_asked and _is_later(before, version):
+            self.left = before if not _is_later(self.left, before) else self.left
+        elif is_asked and not _is_later(self.left, version):
+            self.left = ""
         if self.newest and not _is_later(self.newest, version):
             self.newest = self.deferred = ""
         if program == self.program:
             return False
         if self.good is None or now >= self._proven_at:
             self.good = self.program
+        if self.good == program:        # back to what had proven itself
+            self.good = None
         self.program, self._proven_at = program, now + PROBATION_S
         self.failure = self.failed_version = ""
         return True
@@ -116,7 +133,7 @@ class Updates:
 
     def _note_failure(self, version, cause):
         self.failure = f"{version or 'an update'}: {cause}"
-        self.failed_version = version
+        self.failed_version = version or self.failed_version
 
 
 def _is_later(version, than):

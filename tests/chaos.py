@@ -1250,6 +1250,7 @@ class Both(Chaos):
 
     def finish(self):
         self.calm()
+        self.world.run("kill", "--all", check=0)    # a start that was asked again may have come late
         self.world.run("rm", "--ended", check=0)
         if self.listed():
             raise Wrong(f"not removed: {self.listed()}")

@@ -150,6 +150,7 @@ TAGS = {
     "unopened": (110, "l"), "has_gone": (111, "n"), "is_child": (112, "n"),
     "received": (113, "b"), "keep_stopped": (114, "n"), "settings": (115, "l"),
     "program": (116, "l"), "failed": (117, "b"), "left": (118, "b"), "guard_binary": (119, "b"),
+    "good": (120, "l"), "probation_ms": (121, "n"),
 }
 
 

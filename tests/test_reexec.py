@@ -180,6 +180,35 @@ def test_a_program_that_cannot_be_the_guard_leaves_it_as_it_is(how, own, tmp_pat
     own.run("wait", "s", check=6)                   # its child still
 
 
+def test_what_may_be_fallen_back_to_is_known_to_the_new_program(own, later):
+    own.run("start", "-n", "s", "--", "cat", check=0)
+    own.run("upgrade", "--guard", "--to", later, check=0)
+    daemon = own.daemon_pid()
+    os.kill(daemon, signal.SIGSEGV)
+    own.new_daemon_pid(daemon)
+    assert own.json("status")["daemon"]["version"] == OURS
+    assert LATER in own.json("status")["update"]["last_failure"]
+
+
+def test_an_end_that_is_known_and_not_noted_yet_is_not_forgotten(own, tmp_path):
+    """The guard has waited for a child, and is asked to be another program in the same turn."""
+    slow = make_variant(tmp_path / "slow.pyz", LATER, behind={"ptyguard_core/guard.py": (
+        "_reap = Guard._reap\n"
+        "def _slowly(self):\n"
+        "    _reap(self)\n"
+        "    time.sleep(0.2)\n"
+        "Guard._reap = _slowly\n")})
+    own.run("upgrade", "--guard", "--to", slow)
+    own.run("ls", check=0)
+    own.run("upgrade", "--guard", "--to", slow, check=0)
+    for n in range(3):
+        brief = [own.popen("run", "--", "sh", "-c", f"sleep 0.{k}; exit {k}", stdout=subprocess.DEVNULL)
+                 for k in range(1, 7)]
+        own.run("upgrade", "--guard", "--to", slow)
+        assert [process.wait(2 * LIMIT_S) for process in brief] == [1, 2, 3, 4, 5, 6]
+    assert not [s for s in own.json("ls", "-a")["sessions"] if s["state"] != "ended"]
+
+
 def test_a_guard_that_is_asked_for_nonsense_refuses(own):
     import ptyguard_posix as backend
     from ptyguard_core.supervise import ask_guard
@@ -197,8 +226,7 @@ def test_a_guard_that_is_asked_for_nonsense_refuses(own):
 def frozen_bytes():
     return b"".join((
         wire.encode(wire.FROZEN_GUARD, listener_fd=5, guard_listener_fd=6, locks=[b"3"],
-                    program=[b"python3", b"/copy"], started_at_ms=1, caller_fd=9, caller_serial=1,
-                    interpreter=b"python3", binary=b"/copy"),
+                    program=[b"python3", b"/copy"], started_at_ms=1, caller_fd=9, caller_serial=1),
         wire.encode(wire.FROZEN_DAEMON, link_fd=7, pid=10, program=[b"python3", b"/copy"], is_child=1),
         wire.encode(wire.FROZEN_SESSION, session=b"k3", ring_fd=11, master_fd=-1, slave_fd=-1, pid=12,
                     is_child=1),

@@ -67,15 +67,48 @@ WHY_NOT = [
 
 @pytest.mark.parametrize("version, mode, living, why", WHY_NOT)
 def test_an_unasked_update_waits_for_a_reason(updates, version, mode, living, why):
+    updates.took_over(NEWER, "0.4.0", 1.0)
+    updates.took_over(OLD, "0.1.0", 2.0, "0.4.0", is_asked=True)
     updates.failed(NEW, "0.2.0", "exit status 1")
-    updates.go_back("0.1.0", "0.4.0")
     assert updates.why_not(version, mode, "0.1.0", living) == why
 
 
 def test_going_forward_again_holds_nothing_back(updates):
-    updates.go_back("0.1.0", "0.4.0")
-    updates.go_back("0.4.0", "0.1.0")
+    updates.took_over(NEWER, "0.4.0", 1.0)
+    updates.took_over(OLD, "0.1.0", 2.0, "0.4.0", is_asked=True)
+    updates.took_over(NEW, "0.2.0", 3.0, "0.1.0", is_asked=True)
+    assert updates.why_not("0.3.0", "always", "0.2.0", 0) == "held_back"     # 0.4.0 was left, and still is
+    updates.took_over(NEWER, "0.4.0", 4.0, "0.2.0", is_asked=True)
     assert updates.why_not("0.3.0", "always", "0.1.0", 0) == ""
+
+
+def test_going_back_within_the_minute_leaves_nothing_to_fall_back_to(updates):
+    updates.took_over(NEW, "0.2.0", 10.0)
+    updates.took_over(OLD, "0.1.0", 20.0, "0.2.0", is_asked=True)
+    assert not updates.died("0.1.0", "exit status 1", 21.0)
+    assert updates.program == OLD and not updates.failure
+
+
+def test_an_offer_for_a_daemon_that_was_exchanged_since_is_no_news(updates):
+    assert updates.is_news("0.3.0", "idle", "0.2.0")
+    assert not updates.is_news("0.2.0", "idle", "0.3.0")
+    assert not updates.is_news("0.2.0", "always", "0.2.0")
+    assert updates.is_news("0.2.0", "source", "0.2.0")
+
+
+def test_what_failed_without_a_version_makes_no_version_a_failed_one(updates):
+    updates.failed(NEW, "0.2.0", "exit status 1")
+    updates.failed(NEW, "", "exit status 1")
+    assert updates.why_not("0.2.0", "always", "0.1.0", 0) == "failed_before"
+
+
+def test_another_guard_goes_on_with_what_was_known(updates):
+    updates.took_over(NEW, "0.2.0", 10.0)
+    updates.defer("0.3.0", "0.2.0", "live_sessions_present")
+    other = Updates(("python3", "/bin/other"))
+    other.restore(updates.program, updates.good, 1000.0 + updates.probation_s(30.0), updates.texts())
+    assert (other.program, other.good, other.newest) == (NEW, OLD, "0.3.0")
+    assert other.died("0.2.0", "exit status 1", 1039.0) and other.program == OLD
 
 
 def test_a_deferral_is_news_once_for_each_pair_of_versions(updates):

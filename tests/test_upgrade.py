@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ptyguard_core import guardwire as wire
 from ptyguard_core.version import OURS
 from variants import BROKEN, BROKEN_AFTER_GO, broken_daemon, make_variant
 from world import LIMIT_S, MEMORY, Flood, World, wait_until
@@ -433,6 +434,58 @@ def test_a_daemon_that_says_another_version_than_it_should_is_replaced_once(own,
     assert len(breadcrumbs(own)) == 1
 
 
+def ask(world, type_, **fields):
+    """What the guard answers to one message."""
+    import ptyguard_posix as backend
+    from ptyguard_core.supervise import ask_guard
+    return ask_guard(backend, world.paths, type_, LIMIT_S, **fields)
+
+
+@pytest.mark.parametrize("version", [EARLIER, OURS, "mine"])
+def test_an_offer_that_comes_late_does_not_undo_what_was_quicker(own, archives, version):
+    """It was made for an older daemon, and the guard had exchanged that one meanwhile."""
+    own.run("ls", check=0)
+    before = own.json("status")["daemon"]["binary"]
+    own.run("upgrade", "--to", archives[LATER], check=0)
+    daemon = own.daemon_pid()
+    for mode in (b"idle", b"always"):
+        answer = ask(own, wire.RESTART, mode=mode, version=version, binary=os.fsencode(before),
+                     interpreter=os.fsencode(sys.executable))
+        assert answer.type == wire.OK and answer.text("daemon_version") == LATER
+    assert own.daemon_pid() == daemon
+
+
+def test_what_was_killed_is_no_failed_version(own, tmp_path):
+    own.run("start", "-n", "s", "--", "cat", check=0)
+    hanging = own.popen("upgrade", "--to", broken_daemon(tmp_path / "b.pyz", LATER, BROKEN["hangs"]),
+                        stderr=subprocess.DEVNULL)
+    pid = wait_until(lambda: re.findall(r"daemon_started pid=(\d+)", own.log("guard"))[1:], "the successor")
+    os.kill(int(pid[0]), signal.SIGKILL)
+    assert hanging.wait(LIMIT_S) == 6
+    assert own.json("status")["update"]["last_failure"]
+    always = dict(own.env, PTYGUARD_AUTO_UPGRADE="always")
+    as_version(own, make_variant(tmp_path / "good.pyz", LATER), "ls", check=0, env=always)
+    assert running(own) == LATER
+
+
+def test_who_ends_a_new_daemon_by_sigterm_says_nothing_about_its_program(own, archives):
+    own.run("start", "-n", "s", "--", "cat", check=0)
+    own.run("upgrade", "--to", archives[LATER], check=0)
+    daemon = own.daemon_pid()
+    os.kill(daemon, signal.SIGTERM)
+    own.new_daemon_pid(daemon)
+    assert running(own) == LATER and "fell_back" not in own.log("guard")
+
+
+def test_a_client_that_waited_long_ends_no_daemon_that_serves_for_less(own):
+    own.run("ls", check=0)
+    daemon = own.daemon_pid()
+    assert ask(own, wire.DEAF, timeout_ms=40000).type == wire.OK
+    wait_until(lambda: "daemon_pinged" in own.log("guard"), "a ping instead")
+    own.run("ls", check=0)
+    assert own.daemon_pid() == daemon and "adopt_rejected" not in own.log("guard")
+
+
 # -- a daemon that cannot be talked to --------------------------------------------------------
 
 def test_a_daemon_without_a_common_protocol_is_replaced_without_harm(own, tmp_path):
@@ -570,17 +623,14 @@ def test_regression_14_predecessor_gone_before_the_successor_could_serve(own, tm
 
 
 def test_regression_19_a_crash_after_a_stop_mistaken_for_an_expected_exit(own):
-    import ptyguard_posix as backend
-    from ptyguard_core import guardwire as wire
-    from ptyguard_core.supervise import ask_guard
     own.run("start", "-n", "s", "--", "cat", check=0)
     own.run("daemon", "stop", "--sessions", "keep", check=0)
     own.run("ls", check=0)
-    assert ask_guard(backend, own.paths, wire.STATE).number("deaths") == 0      # a stop is none
+    assert ask(own, wire.STATE).number("deaths") == 0      # a stop is none
     daemon = own.daemon_pid()
     os.kill(daemon, signal.SIGSEGV)
     own.new_daemon_pid(daemon)
-    assert ask_guard(backend, own.paths, wire.STATE).number("deaths") == 1      # a crash is one
+    assert ask(own, wire.STATE).number("deaths") == 1      # a crash is one
     assert [after for after, _, _ in breadcrumbs(own)] == ["stop", "death"]
 
 
