@@ -17,6 +17,7 @@ import stat
 from .journal import KEPT
 from .report import printable
 
+READ_MAX = 8 << 20              # bytes of one file; they are rotated long before
 LOOKED_AT_BYTES = 256 * 1024   # for a death: what is further back is no news
 ON_PURPOSE = "'exit status 0'"  # a daemon that was stopped or replaced
 _DEATH = re.compile(rb"(\S+) guard daemon_ended pid=(\d+) cause=('[^']*'|\"[^\"]*\"|\S+)")
@@ -77,6 +78,9 @@ def _open(path):
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         return None
+    size = os.fstat(fd).st_size
+    if size > READ_MAX:                     # none of ours is: whatever it is, its end will do
+        os.lseek(fd, size - READ_MAX, os.SEEK_SET)
     return open(fd, "rb")
 
 

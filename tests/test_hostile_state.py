@@ -537,9 +537,7 @@ def test_a_sessions_directory_that_cannot_be_used_stops_no_session_and_is_told(p
 
 @pytest.mark.parametrize("put", [put_directory, put_dangling_link, put_fifo, put_nothing_there, put_gigabytes],
                          ids=lambda kind: kind.__name__[4:])
-def test_logs_that_were_spoiled_while_sessions_run_cost_them_nothing(request, put):
-    if put is put_fifo:
-        request.node.add_marker(pytest.mark.xfail(strict=True, reason="opened without O_NONBLOCK"))
+def test_logs_that_were_spoiled_while_sessions_run_cost_them_nothing(put):
     with World(under=MEMORY) as world, world.connect() as pg, living(world, pg) as session:
         logs = [os.path.join(world.state, name) for name in ("daemon.log", "guard.log")]
         with contextlib.ExitStack() as stack:

@@ -12,7 +12,7 @@ VERBS = [
     ("ls", 0), ("ls --json", 0), ("info living", 0), ("has nobody", 1), ("send living x", 0), ("send living -", 0),
     ("log over -f", 0), ("wait over", 3), ("resize living 81x25", 0), ("ensure living", 0), ("start -- true", 0),
     ("run -- sh -c 'cat; exit 3'", 3), ("attach living", 125), ("detach living", 0), ("kill over", 0),
-    ("rm nobody", 3), ("status", 0), ("daemon start", 0), ("daemon log", 0), ("version", 0), ("help run", 0),
+    ("rm --no-tombstone nobody", 0), ("status", 0), ("daemon start", 0), ("daemon log", 0), ("version", 0), ("help run", 0),
     ("nonsense", 2),
 ]
 
