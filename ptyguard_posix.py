@@ -1142,8 +1142,11 @@ def receive_descriptors(sock, limit):
 def try_lock(path, purpose, shared=False):
     """Take the kernel lock of that file: a descriptor, or None when held."""
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Opening a FIFO that somebody put there must not wait for its other end (fifo(7)).
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) and not stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no file that could be locked", path)
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if not shared:
             os.ftruncate(fd, 0)

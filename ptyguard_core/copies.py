@@ -148,6 +148,8 @@ def _is_whole(copy, sources):
     hand.  Replaced by rename, it hurts nobody who runs from it."""
     import zipfile
     try:
+        if not stat.S_ISREG(os.lstat(copy).st_mode):
+            return False                # a FIFO, which would be waited at
         with zipfile.ZipFile(copy) as archive:
             return archive.testzip() is None and set(sources) <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError):

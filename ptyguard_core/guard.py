@@ -1103,8 +1103,8 @@ def main(backend, argv, binary):
     guard = Guard(backend, paths, (sys.executable, binary), settings, journal)
     guard.copy = copy_lock
     guard.locks = [fd for fd in (lock, place_lock) if fd is not None]
-    daemon_lock = backend.try_lock(paths.daemon_lock, "guard, looking for a daemon")
     try:
+        daemon_lock = backend.try_lock(paths.daemon_lock, "guard, looking for a daemon")
         guard.open(await_deposit=daemon_lock is None)
     except (OSError, PtyguardError) as error:
         os.write(report, b"failed " + str(error).encode("utf-8", "replace"))

@@ -197,13 +197,6 @@ def in_state(world, name):
     return os.path.join(world.state, name)
 
 
-# (file, kind) -> why it is not right yet.
-NOT_YET = {
-    ("daemon.lock", put_directory): "the daemon dies of it, and that is all that is told",
-    ("guard.lock", put_fifo): "it is taken for a lock that somebody holds",
-    ("bin/*", put_fifo): "opened without O_NONBLOCK",
-}
-
 LOGS = ("daemon.log", "guard.log")
 WHERE = {
     put_directory: ("place", "start.lock", "daemon.lock", "daemon.log", "guard.log", "bin/*"),
@@ -222,9 +215,7 @@ def cases():
     """Every kind of thing, and every file in whose place it is put."""
     for put in KINDS:
         for name in WHERE[put]:
-            reason = NOT_YET.get((name, put))
-            marks = pytest.mark.xfail(strict=True, reason=reason) if reason else ()
-            yield pytest.param(name, put, marks=marks, id=f"{name}-{put.__name__[4:]}")
+            yield pytest.param(name, put, id=f"{name}-{put.__name__[4:]}")
 
 
 @pytest.mark.parametrize("name, put", list(cases()))
