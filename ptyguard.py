@@ -25,7 +25,7 @@ from ptyguard_core.errors import (Busy, CannotExecute, CommandNotFound, Incompat
 from ptyguard_core import version as _version
 
 # A test's word for what we are; a private copy that we make says the same (copies.py).
-_version.OURS = os.environ.get("PTYGUARD_TEST_VERSION") or _version.OURS
+_version.override(os.environ.get("PTYGUARD_TEST_VERSION"))
 __version__ = _version.OURS
 
 SCHEMA_VERSION = 1
@@ -97,6 +97,7 @@ def main(argv):
         return logwriter.main(pick_backend(), argv[1:], sys.argv[0])
     command = call = None
     try:
+        _version.check_override(os.environ.get("PTYGUARD_TEST_VERSION"))
         command = usage.parse(argv)     # first: who asks decides the exit code of what fails
         if os.name == "posix":
             pick_backend().ensure_standard_streams()
@@ -192,7 +193,23 @@ class _Call:
             _print(_help_page(command.verb), end="")
             return 0
         verb = command.verb or ("ls" if os.isatty(1) else "help")
+        if verb in _TIMED:
+            return self._run_in_time(verb)
         return self._VERBS[verb](self) or 0
+
+    def _run_in_time(self, verb):
+        """A verb whose --timeout is for all of it, also for reaching a daemon that is silent."""
+        import time
+        if self.get("timeout") is None:
+            return self._VERBS[verb](self) or 0
+        self._deadline = time.monotonic() + self.get("timeout")
+        try:
+            return self._VERBS[verb](self) or 0
+        except Unreachable as error:
+            if time.monotonic() < self._deadline:
+                raise
+            raise TimedOut(f"not done in {self.get('timeout'):g} s: {error.message}",
+                           hint=error.hint) from None
 
     # -- what verbs need -----------------------------------------------------------------
 
@@ -829,6 +846,9 @@ class _Call:
         live = self.command.names
         if self.get("live_file") is not None:
             live = _names_in(self.get("live_file"))
+            if not live:                # a list that failed to be made looks like that, too
+                raise PtyguardError(f"{self.get('live_file')} names no session: it is not believed, and "
+                                    "nothing was done", hint="kill --all, or rm, ends all of them")
         fields = {} if self.get("idle") is None else {"idle_s": self.get("idle")}
         is_rehearsal = bool(self.get("dry_run"))
         ok = self.client.reconcile(live, dry_run=is_rehearsal, **fields)
@@ -1048,7 +1068,10 @@ class _Call:
             upgrading.upgrade(self.backend, self.paths, program, version, limit_s)
             did.append(f"daemon: {look.running or 'none'} -> {version}")
         if self.get("guard") and (file is not None or look.guard_binary != program[1]):
-            upgrading.replace_guard(self.backend, self.paths, program, limit_s)
+            try:
+                upgrading.replace_guard(self.backend, self.paths, program, limit_s)
+            except PtyguardError as error:
+                raise PtyguardError("; ".join(did + [error.message]), hint=error.hint) from None
             did.append(f"guard: {look.guard_version} -> {version}")
         text = "; ".join(did) or f"{version} runs already"
         return self._told_upgraded(look, version, text, bool(did))
@@ -1198,6 +1221,9 @@ class _Call:
         "doctor": doctor,
     }
 
+
+# Verbs whose --timeout begins with them (that of `run` is the command's own).
+_TIMED = ("wait", "kill", "rm", "restart", "send", "detach")
 
 # Verbs that only look, or see to the daemon themselves: they leave its program alone.
 _LOOKING = ("status", "doctor", "version", "upgrade", "daemon stop", "daemon restart", "daemon log")

@@ -141,6 +141,7 @@ class Attachment:
         self._shown_bytes = 0
         self._input = bytearray()       # typed, not sent
         self._outgoing = b""            # frames on their way to this daemon
+        self._held_back = b""           # the input in it, as long as none of it was sent
         self._history = bytearray()     # RESTORE bytes so far
         self._ends_line = True          # the last byte was a newline
         self._newlines = Newlines() if as_lf and not self._has_terminal_out else None
@@ -345,7 +346,9 @@ class Attachment:
         if self._outgoing and self._end_serial is not None:
             self._owes_end_of_input = True      # the last in the queue, so not sent whole
         self._end_serial = None
-        self._outgoing = b""            # rule 3: it may have been typed
+        if self._held_back:             # nothing of it was sent
+            self._input[:0] = self._held_back
+        self._outgoing = self._held_back = b""      # rule 3: the rest may have been typed
         self._lost_at = self._loop.clock()
         self._pause_s = RECONNECT_PAUSE_S
         self._awaits_echo = False
@@ -703,6 +706,7 @@ class Attachment:
         while True:
             if not self._outgoing and self._input:
                 self._outgoing = frames.raw_frames(frames.INPUT, self._input)
+                self._held_back = bytes(self._input)
                 self._input.clear()
                 self._owe()
             elif not self._outgoing and self._owes_end_of_input:
@@ -715,7 +719,7 @@ class Attachment:
             sent = self._channel.send_now(self._outgoing)
             if not sent:
                 return
-            self._outgoing = self._outgoing[sent:]
+            self._outgoing, self._held_back = self._outgoing[sent:], b""
 
     def _ask(self, verb, **fields):
         """A request whose reply nobody awaits."""

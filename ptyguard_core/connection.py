@@ -15,6 +15,7 @@ Rule 3: a client that does not read its replies, or has asked very much that is 
 """
 
 import os
+import socket
 from collections import deque
 
 from . import frames
@@ -58,6 +59,7 @@ class Connection:
         self._loop = loop
         self._sock = sock
         self._decoder = frames.Decoder(frames.FROM_CLIENT)
+        self._has_said_farewell = False
         self._arrived = None            # frames of one receive that are not acted on yet
         self._out = deque()
         self._out_bytes = 0
@@ -91,7 +93,7 @@ class Connection:
         self._queue(frames.raw_frames(type_, data))
 
     def _queue(self, data):
-        if not self.is_open:
+        if not self.is_open or self._has_said_farewell:
             return
         if not self._out and self._frame_end is None:
             self._loop.soon(self.flush)
@@ -131,7 +133,7 @@ class Connection:
 
     def flush(self):
         """Send what the socket takes, a bounded amount."""
-        if not self.is_open:
+        if not self.is_open or self._has_said_farewell:
             return
         before = self.cursor.offset if self.cursor else 0
         try:
@@ -200,11 +202,14 @@ class Connection:
         return bool(self._out)
 
     def _interest(self, is_more):
+        if self._has_said_farewell:
+            return READABLE
         # Also of one that is not listened to it has to be known when it goes.
         return (WRITABLE if is_more else 0) | (READABLE if self._is_listened_to() else HANGUP)
 
     def _is_listened_to(self):
-        return self._out_bytes <= OUT_MAX and self.pending < PENDING_MAX \
+        # What is still to come then is what its socket holds, and it is the last.
+        return self._has_said_farewell or self._out_bytes <= OUT_MAX and self.pending < PENDING_MAX \
             and not self._owner.is_input_full(self)
 
     def update_interest(self):
@@ -271,6 +276,20 @@ class Connection:
         self._loop.forget(self._sock.fileno())
         self._sock.close()
         self._owner.on_close(self, reason)
+
+    def say_farewell(self):
+        """Say nothing more, and hear what it says until it notices and closes."""
+        self.flush()
+        if not self.is_open:
+            return
+        self._has_said_farewell = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:            # it has gone already
+            self.close(f"sending failed: {error.strerror}")
+            return
+        self._loop.change(self._sock.fileno(), READABLE)
+        self._maybe_go_on()
 
     def close_after_flush(self, reason):
         """Try to get out what is queued, once, then close."""

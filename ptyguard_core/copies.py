@@ -14,7 +14,7 @@ import stat
 import sys
 
 from .errors import PtyguardError, StateUnusable, Unreachable
-from .version import OURS, MalformedVersion, parse
+from .version import OURS, TEXT_MAX, MalformedVersion, parse
 
 ARCHIVE_MAX = 64 << 20         # bytes, packed and unpacked; ours has one
 TRIAL_LIMIT_S = 20.0           # for an interpreter to say the version
@@ -201,6 +201,8 @@ def adopt_file(backend, paths, path):
     version = version_of(sources)
     try:
         parse(version or "")
+        if len(version) > TEXT_MAX:
+            raise MalformedVersion("too long")
     except MalformedVersion:
         raise _useless(path, "it names no version") from None
     copy = _name(paths, version, sources)

@@ -50,6 +50,7 @@ from .version import OURS
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
 READER_WAIT_S = 30.0           # for a new session's `run` to be there
+FAREWELL_S = 1.0               # for clients to notice that we leave, and say no more
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
 ACCEPTS_A_TURN = 16
 SERIAL_MAX = 64                # characters of a request's id
@@ -88,6 +89,7 @@ class Daemon:
         self._listener = None
         self._is_serving = False
         self._is_leaving = False
+        self._has_let_go = False
         self._buffered = {}                 # client -> bytes, for the sum
         self._buffered_total = 0
         self._waiters = {}                  # (what, session id) -> callables
@@ -800,7 +802,7 @@ class Daemon:
                 "host": os.path.basename(self.paths.state), "boot_id": self._boot_id,
                 "owner": self.ownership.owner, "linked": self.ownership.holders,
                 "sessions": len(self.sessions),
-                "living": sum(session.is_living for session in self.sessions.values()),
+                "living": sum(not session.is_over for session in self.sessions.values()),
                 "guard_version": self.guard.facts.get("version", b"").decode("ascii", "replace"),
                 "guard_pid": self.guard.facts.get("guard_pid") if self.guard.is_up else None,
                 "binary": self.program[1], "interpreter": self.program[0],
@@ -1157,6 +1159,8 @@ class Daemon:
             if not entry[0]:
                 self._left.remove(entry)
                 entry[1]()
+        if self._is_leaving:
+            self.loop.soon(self._maybe_let_go)
         self._watch_idleness()
 
     def _kill_for_hangup(self, session, is_to_go):
@@ -1237,13 +1241,31 @@ class Daemon:
             if session.master >= 0:
                 self.loop.forget(session.master)
             session.give_up_end_of_input()
-            if session.ring is not None:
-                self._hand_over_input(session)
         for turns in list(self._sends.values()):
             for send in list(turns):
                 send.cancel("the daemon is being replaced")
         for client in list(self.clients):
-            client.close_after_flush("the daemon is leaving")
+            if client.cursor is not None and client.cursor.may_type:
+                client.say_farewell()       # what was typed so far is still to be heard
+            else:
+                client.close_after_flush("the daemon is leaving")
+        self.loop.after(FAREWELL_S, self._let_go)
+        self._maybe_let_go()
+
+    def _maybe_let_go(self):
+        if self._is_leaving and not self.clients:
+            self._let_go()
+
+    def _let_go(self):
+        """Nobody says anything any more: hand over what is left, and be gone."""
+        if self._has_let_go:
+            return
+        self._has_let_go = True
+        for client in list(self.clients):
+            client.close("the daemon is leaving")
+        for session in self.sessions.values():
+            if session.ring is not None:
+                self._hand_over_input(session)
         self.guard.leave(self.loop.stop)
 
     def _hand_over_input(self, session):

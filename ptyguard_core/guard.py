@@ -424,7 +424,13 @@ class Guard:
             self._end_daemon(before, SUCCESSOR_GONE)
             return
         self.forget_daemon(before)
+        self.loop.after(QUIT_LIMIT_S, lambda: self._see_off(before))
         self._go(self.successor)
+
+    def _see_off(self, before):
+        """It has let go of everything; should it not end by itself, it is ended."""
+        if before.start is not None and self.start_of(before.pid) == before.start:
+            self._end_daemon(before, "it has left and does not end")
 
     def _lost_successor(self):
         """Whether there is none (any more): the system may know of its death before we do."""

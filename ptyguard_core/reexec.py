@@ -41,6 +41,7 @@ class Reexec:
         self._program = program         # (interpreter, binary)
         self._link = link
         self._serial = serial
+        self._rehearsal = None          # (pid, start) of the child
         self._report = None             # descriptor on which the rehearsal tells
         self._said = b""
         self._timer = None
@@ -89,8 +90,9 @@ class Reexec:
         try:
             memory = self._freeze()
             try:
-                guard.backend.launch(self._argv("__guard_rehearse"), guard.environment(),
-                                     (memory, theirs), guard.paths.guard_log, detach=False)
+                pid = guard.backend.launch(self._argv("__guard_rehearse"), guard.environment(),
+                                           (memory, theirs), guard.paths.guard_log, detach=False)
+                self._rehearsal = pid, guard.start_of(pid)
             finally:
                 os.close(memory)
         except BaseException:
@@ -127,6 +129,8 @@ class Reexec:
         self._guard.loop.forget(self._report)
         os.close(self._report)
         if why is not None:
+            guard = self._guard
+            guard.backend.signal_process(*self._rehearsal, guard.backend.signal_number("KILL"))
             self._fail(why)
         else:
             self._when_quiet(self._exec)

@@ -148,7 +148,7 @@ def status_sheet(facts, now):
     """The lines of `status`."""
     daemon, guard, update = facts["daemon"], facts["guard"], facts["update"]
     lines = [f"daemon:     {facts['state']}"
-             + (f", pid {daemon['pid']}, version {daemon['version']}" if daemon["pid"] else "")
+             + (f", pid {daemon['pid']}, version {printable(str(daemon['version']))}" if daemon["pid"] else "")
              + (f", up {age(now - daemon['started_at'])}" if daemon["started_at"] else "")]
     lines += [f"            {line}" for line in _why(facts, now)]
     if daemon["pid"]:
@@ -156,7 +156,7 @@ def status_sheet(facts, now):
                      if daemon["protocol"] else "protocol:   unknown")
         if daemon["linked"] or daemon["owner"] != "headless":
             lines.append(f"owner:      {printable(str(daemon['owner']))}, {daemon['linked']} linked")
-    lines.append(f"guard:      pid {guard['pid']}, version {guard['version']}" if guard["pid"]
+    lines.append(f"guard:      pid {guard['pid']}, version {printable(str(guard['version']))}" if guard["pid"]
                  else "guard:      none: it has died; the daemon serves on and sets up another"
                  if facts["state"] == "running" else "guard:      not known"
                  if facts["state"] == "unhealthy" else "guard:      none")

@@ -117,12 +117,22 @@ def _target(daemon, fields):
 
 
 def _find(daemon, named):
-    records = {id_: session.record for id_, session in daemon.sessions.items()}
-    record = maybe_find(records, named)
-    session = None if record is None else daemon.sessions[record["id"]]
-    if (session is None or session.is_over) and daemon.endings.is_destroyed(named):
+    session = _maybe_held(daemon, named)
+    # Who has the id means that session, also while it is still being destroyed: its log's writer.
+    is_meant = session is not None and (not session.is_over or named.startswith("@"))
+    if not is_meant and daemon.endings.is_destroyed(named):
         raise destroyed(named)
-    return session or daemon.sessions[find(records, named)["id"]]
+    return session or daemon.sessions[find(_records(daemon), named)["id"]]
+
+
+def _maybe_held(daemon, named):
+    """Whoever has that name or `@ID`, as long as anything is held of it; or None."""
+    record = maybe_find(_records(daemon), named)
+    return None if record is None else daemon.sessions[record["id"]]
+
+
+def _records(daemon):
+    return {id_: session.record for id_, session in daemon.sessions.items()}
 
 
 def _living_target(daemon, fields):
@@ -237,7 +247,7 @@ def info(daemon, _client, fields, reply):
 
 def status(daemon, _client, _fields, reply):
     """What the daemon knows of itself."""
-    living = sum(session.is_living for session in daemon.sessions.values())
+    living = sum(not session.is_over for session in daemon.sessions.values())
     reply(running=living, ended=len(daemon.sessions) - living, clients=len(daemon.clients),
           disk_error=daemon.registry.last_error or daemon.logs.trouble(),
           quarantined=[session.name for session in daemon.sessions.values()
@@ -942,7 +952,8 @@ def rm(daemon, _client, fields, reply):
     _named(fields)
     leaves_tombstone = _field(fields, "tombstone", bool, True)
     try:
-        session = _target(daemon, fields)
+        # One that is being destroyed is, by whoever asks again, awaited.
+        session = _maybe_held(daemon, _text(fields, "target")) or _target(daemon, fields)
     except NoSuchSession as error:
         _mark_unknown(daemon, fields, leaves_tombstone)
         reply(session=None, known=error.kind == SessionDestroyed.kind, tombstone=leaves_tombstone,

@@ -91,7 +91,10 @@ def _ask_leave(backend, paths, welcome, policy, verdict):
     answer = ask_guard(backend, paths, wire.OFFER, ASK_LIMIT_S, version=OURS, mode=policy)
     if answer is None:
         return NO_LIST
-    return "" if answer.type == wire.OK else answer.text("text")
+    if answer.type != wire.OK:
+        return answer.text("text")
+    # The daemon knows of sessions in the pause before they are started again.
+    return verdict.reason if verdict.act == DEFER else ""
 
 
 def _exchange(backend, paths, channel, running, mode, after):

@@ -33,6 +33,7 @@ from .errors import UsageError  # noqa: E402 (OURS comes first, where a reader l
 DIGITS = frozenset("0123456789")
 HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 IDENTIFIER = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
+TEXT_MAX = 100              # characters of a version of a program: it is part of a file's name
 HASH_DIGITS_MIN = 4         # git's own minimum for an abbreviated object name
 
 
@@ -45,6 +46,26 @@ class MalformedVersion(UsageError):
     def __init__(self, message, hint="", position=0, **details):
         super().__init__(message, hint, position=position, **details)
         self.position = position
+
+
+def override(text):
+    """For tests: be of that version; nonsense is left for `check_override` to tell."""
+    global OURS
+    if text and _is_usable(text):
+        OURS = text
+
+
+def check_override(text):
+    """Raise UsageError if that is no version to be."""
+    if text and not _is_usable(text):
+        raise UsageError(f"PTYGUARD_TEST_VERSION is {text[:40]!r}", hint="it takes a version, such as 1.2.3")
+
+
+def _is_usable(text):
+    try:
+        return bool(parse(text)) and len(text) <= TEXT_MAX
+    except MalformedVersion:
+        return False
 
 
 class Version:

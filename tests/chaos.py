@@ -1307,7 +1307,9 @@ def descriptors(pid):
             to = os.readlink(f"/proc/{pid}/fd/{name}")
         except OSError:
             continue
-        kind = "ring" if "ptyguard-ring" in to else "terminal" if "/pt" in to and to.startswith("/dev/") \
+        if to.endswith(".pyz"):         # what it runs from, and for a minute what may be fallen back to
+            continue
+        kind = "ring" if "ptyguard-ring" in to else "terminal" if to.startswith(("/dev/pt", "/dev/tty")) \
             else to.partition(":")[0] if ":[" in to else to if to.startswith("anon_inode") else "file"
         counts[kind] = counts.get(kind, 0) + 1
     return counts

@@ -277,8 +277,12 @@ def test_a_daemon_killed_in_the_middle_of_a_pass_costs_its_caller_nothing():
             assert sorted(stone["name"] for stone in stones_of(world).values()) == ["a", "b"]
 
 
-def test_the_api_does_the_same(pg, world, name):
+def test_the_api_does_the_same(tmp_path):
     with World(under=MEMORY) as other, other.connect() as client:
         quiet(client, "a")
+        empty = tmp_path / "empty"
+        empty.write_text("# nothing\n")
+        done = other.run("reconcile", "--live-file", str(empty), "--idle", "0", check=1)
+        assert b"names no session" in done.stderr       # of whoever asks by program it is taken
         told = client.reconcile([], idle_s=0)
         assert told["items"][0]["action"] == DROP and not told["inconclusive"]

@@ -209,6 +209,27 @@ def test_an_end_that_is_known_and_not_noted_yet_is_not_forgotten(own, tmp_path):
     assert not [s for s in own.json("ls", "-a")["sessions"] if s["state"] != "ended"]
 
 
+def test_a_rehearsal_that_hangs_is_ended(own, tmp_path):
+    hangs = make_variant(tmp_path / "hangs.pyz", LATER, behind={"ptyguard_core/guard.py": "def rehearse():\n    time.sleep(3600)\n"})
+    own.run("start", "-n", "s", "--", "cat", check=0)
+    done = own.run("upgrade", "--guard", "--to", hangs)
+    assert b"did not answer in time" in done.stderr and b"daemon: " in done.stderr      # what was done is told
+
+    def rehearsing():
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if b"__guard_rehearse" in words and own.directory.encode() in b"".join(words):
+                found.append(pid)
+        return found
+
+    wait_until(lambda: not rehearsing(), "its end")
+
+
 def test_a_guard_that_is_asked_for_nonsense_refuses(own):
     import ptyguard_posix as backend
     from ptyguard_core.supervise import ask_guard

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given, strategies as st
@@ -192,6 +191,22 @@ def test_what_only_refers_to_a_destroyed_name_is_refused_and_makes_nothing(world
     done = world.run(*words, gone[0], check=5)
     assert done.stderr.startswith(b"ptyguard: session was destroyed: gone")
     assert not [s for s in pg.sessions() if s.name == "gone"]
+
+
+def test_an_rm_that_is_asked_again_waits_for_the_first_and_the_name_is_marked(world, pg, tmp_path):
+    """It was taken for one of an id that nobody has: the mark that it left had no name."""
+    log = tmp_path / "log"
+    session = pg.start(["sh", "-c", "trap '' HUP TERM; echo ready; while :; do sleep 0.1; done"], "twice",
+                       log=str(log))
+    session.wait_for(b"ready")
+    several = [world.popen("rm", target, stdout=subprocess.DEVNULL)
+               for target in ("@" + session.facts["id"], "twice", "@" + session.facts["id"])]
+    assert [process.wait(LIMIT_S) for process in several] == [0, 0, 0]
+    assert log.read_bytes() == b"ready\r\n"
+    world.run("ensure", "twice", "--", "true", check=5)
+    folder = os.path.join(world.state, "tombstones")
+    with open(os.path.join(folder, session.facts["id"] + ".json"), encoding="utf-8") as file:
+        assert json.load(file)["name"] == "twice"
 
 
 def test_so_is_an_attach_that_would_create_it(world, gone):

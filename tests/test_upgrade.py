@@ -225,6 +225,10 @@ def _without_version(path):
     make_variant(path, "mine")
 
 
+def _of_a_version_without_end(path):
+    make_variant(path, "1.0." + "9" * 300)
+
+
 def _that_cannot_be_compiled(path):
     make_variant(path, LATER, behind={"ptyguard_core/daemon.py": "def ("})
 
@@ -237,7 +241,7 @@ def _that_fails_at_once(path):
     (_junk, b"not a ptyguard"), (_another_program, b"another program"), (_cut, b"not a ptyguard"),
     (_world_writable, b"chmod go-w"), (_group_writable, b"chmod go-w"),
     (_of_somebody_else, b"belongs to uid 65534"), (_fifo, b"not a ptyguard"),
-    (_directory, b"Is a directory"), (_nothing, b"No such file"), (_without_version, b"no version"),
+    (_directory, b"Is a directory"), (_nothing, b"No such file"), (_without_version, b"no version"), (_of_a_version_without_end, b"no version"),
     (_that_cannot_be_compiled, b"compile"), (_that_fails_at_once, b"no usable python3"),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_a_file_that_is_no_good_is_refused_and_the_daemon_serves_on(world, tmp_path, make, says):
@@ -304,6 +308,32 @@ def test_kill_9_says_nothing_about_a_new_program(own, archives):
         own.new_daemon_pid(old)
         assert running(own) == LATER
     assert own.json("status")["update"]["last_failure"] is None
+
+
+def test_typed_input_goes_on_over_upgrades_and_restarts(own, archives):
+    """What was in the socket as the old daemon left was lost: nobody had read it."""
+    told = os.path.join(own.directory, "told")
+    own.run("start", "-n", "s", "--", "sh", "-c", f"stty raw -echo; echo ready; exec cat > {told}", check=0)
+    own.run("wait", "s", "--for", "ready", "--timeout", "60", check=0)
+    terminal = own.terminal("attach", "s")
+    terminal.expect(rb"ready")
+    typed = 0
+    for words in (["upgrade", "--to", archives[LATER]], ["daemon", "restart"],
+                  ["upgrade", "--to", archives[LATEST], "--guard"], ["daemon", "restart"]):
+        changing = own.popen(*words, stdout=subprocess.DEVNULL)
+        while changing.poll() is None:
+            terminal.send(b"<%d>" % typed)
+            terminal.read_more(0.002)
+            typed += 1
+        assert changing.returncode == 0
+    terminal.send(b"end")
+
+    def content():
+        with open(told, "rb") as file:
+            return file.read()
+
+    wait_until(lambda: content().endswith(b"end"), "the last of it")
+    assert content() == b"".join(b"<%d>" % n for n in range(typed)) + b"end"
 
 
 # -- unasked ----------------------------------------------------------------------------------
@@ -408,6 +438,12 @@ def test_after_an_operator_went_back_nobody_goes_forward_unasked(own, archives):
     assert own.json("status")["update"]["deferred_reason"] == "held_back"
     as_version(own, archives[LATEST], "ls", check=0, env=always)       # this one is news
     assert running(own) == LATEST
+
+
+@pytest.mark.parametrize("said", ["9.9\x1b[31mX", "mine", "1.0." + "9" * 200, "1.2"])
+def test_a_said_version_that_is_none_is_an_error_and_reaches_no_terminal(own, said):
+    done = own.run("ls", env=dict(own.env, PTYGUARD_TEST_VERSION=said), check=2)
+    assert b"PTYGUARD_TEST_VERSION" in done.stderr and b"\x1b" not in done.stderr
 
 
 def test_a_version_that_is_only_said_is_tried_once_and_never_reaches_a_session(own):
