@@ -360,10 +360,11 @@ class Attachment:
         if self._outcome is not None:
             return
         began = self._loop.clock()
+        lost = None
         try:
             self._connect(self._start if self._offset is None else self._offset)
         except NoSuchSession as error:
-            self._end_lost_session(error)
+            lost = error
         except Unreachable as error:
             if self._gives_up(began):
                 self._end(LOST, error)
@@ -374,6 +375,8 @@ class Attachment:
             self._end(LOST, error)
         except _Left:
             pass
+        if lost is not None:
+            self._end_lost_session(lost)
 
     def _gives_up(self, began):
         """Whether a try that began then and found nobody was the last."""
@@ -384,28 +387,24 @@ class Attachment:
     def _end_lost_session(self, error):
         """It may have ended in between: then its status is there, and perhaps output."""
         try:
-            channel = _LiveChannel(self, "call")
-            facts = channel.request("resolve", target="@" + self._session["id"])["session"]
-            channel.close()
+            with _LiveChannel(self, "call") as channel:
+                facts = channel.request("resolve", target="@" + self._session["id"])["session"]
+                self._session = facts
+                if facts["state"] in ("ended", "failed"):
+                    if self._offset is not None and facts["offsets"]:
+                        self._catch_up(channel)
+                    self._end(ENDED)
         except PtyguardError:
-            self._end(LOST, error)
+            pass
+        except _Left:
             return
-        self._session = facts
-        if facts["state"] not in ("ended", "failed"):
-            self._end(LOST, error)
-            return
-        if self._offset is not None and facts["offsets"]:
-            self._catch_up()
-        self._end(ENDED)
+        self._end(LOST, error)
 
-    def _catch_up(self):
-        channel = _LiveChannel(self, "call")
+    def _catch_up(self, channel):
         try:
             self._write(channel.read(target="@" + self._session["id"], offset=self._offset)[1])
         except PtyguardError as error:
             self._note(error.message)
-        finally:
-            channel.close()
 
     # -- a daemon that does not answer ---------------------------------------------------
 
@@ -456,7 +455,7 @@ class Attachment:
             return
         act = self._stall.look(now, can_ping=not self._outgoing)
         if act == PING:
-            self._channel.send_now(frames.control(frames.PING, {}))
+            self._channel.ping()
             self._tell_later()
         elif act == PROBE:
             self._probe(self._stall.probe_limit_s(now))

@@ -18,7 +18,7 @@ import time
 from . import frames
 from .backend import READABLE, WRITABLE
 from .copies import find_program
-from .errors import (Incompatible, LimitReached, NoSuchSession, ProtocolError, TimedOut, Unreachable,
+from .errors import (Deferred, Incompatible, LimitReached, NoSuchSession, ProtocolError, TimedOut, Unreachable,
                      from_wire)
 from .stall import GIVE_UP_S, LATE_S, PING, PROBE, Stall
 from .supervise import START_LIMIT_S, reach, replace, report_deaf
@@ -126,8 +126,12 @@ class Channel:
         if hello == GARBAGE and count == 1:
             return                      # perhaps somebody has replaced it already
         program = None if hello == GARBAGE else find_program(self._backend, self._paths)
-        replace(self._backend, self._paths, program, verdict.reason,
-                mode="always", timeout_s=max(1.0, deadline - time.monotonic()))
+        try:
+            replace(self._backend, self._paths, program, verdict.reason,
+                    mode="always", timeout_s=max(1.0, deadline - time.monotonic()))
+        except Deferred:                # the guard will not now: what is wrong is still this
+            error.hint = "ptyguard upgrade"
+            raise error from None
 
     def _say_hello(self, deadline):
         self.send(frames.HELLO, version=OURS, pid=os.getpid(), role=self._role,
@@ -237,7 +241,7 @@ class Channel:
 
     def _act_on_stall(self, act, deadline):
         if act == PING:
-            self.send_now(frames.control(frames.PING, {}))
+            self.ping()
         elif act == PROBE:
             now = time.monotonic()
             limit_s = self._stall.probe_limit_s(now)
@@ -247,6 +251,13 @@ class Channel:
             elif left == limit_s:
                 self.close()            # whatever it answers yet, nobody waits for
                 raise silent(self._paths, GIVE_UP_S)
+
+    def ping(self):
+        """Ask for a sign of life, without waiting."""
+        try:
+            self.send_now(frames.control(frames.PING, {}))
+        except ConnectionError:
+            pass                        # it has died just now: reading tells
 
     def _is_served_elsewhere(self, deadline):
         """Whether a daemon welcomes another connection, or something came on this one."""

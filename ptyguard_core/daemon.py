@@ -34,7 +34,7 @@ from .link import close_all
 from .logkeeper import LogKeeper
 from .loop import Loop
 from .ownership import Ownership
-from .relaunching import Relaunches
+from .relaunching import Relaunches, relaunch_of
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
                        shape_fault)
 from .restarting import Restarts, encode_launch
@@ -439,11 +439,12 @@ class Daemon:
             return
         if session.is_living and session.record["exit"] is None:
             self._note_exit(session, message.fields)
+            if session.state != DRAINING:       # nothing of it can be read here
+                self.relaunches.on_drained(session)
             self.save(session)
             if session.state == DRAINING:
                 self._drain_soon(session)
-            else:                       # nothing of it can be read here
-                self.relaunches.on_drained(session)
+            else:
                 self._tell_ended(session)
 
     def _note_exit(self, session, fields):
@@ -1165,7 +1166,7 @@ class Daemon:
 
     def _kill_for_hangup(self, session, is_to_go):
         """`run --kill-on-hangup` went without a word: killed, or its terminal did."""
-        if self._is_leaving or not session.is_living:
+        if self._is_leaving or session.is_over:
             return
         def act(error):
             if error is None and is_to_go:
@@ -1325,7 +1326,10 @@ class Daemon:
 
 
 def _blob(session):
-    return json.dumps({"record": session.record, "holders": session.noted_holders,
+    record = session.record
+    if record["state"] == GIVEN_UP:     # of one that is held the first version does not expect that
+        record = dict(record, state=ENDED, relaunch=dict(relaunch_of(record), gave_up=True))
+    return json.dumps({"record": record, "holders": session.noted_holders,
                        "ending": session.ending, "notice": _as_text(session.notice)},
                       separators=(",", ":")).encode("ascii")
 

@@ -24,6 +24,7 @@ KILL_AGAIN_S = 300.0
 GRACE_S = 5.0
 _LAZY = ("use", "rejoin")      # ways to start that only refer to a name
 _SURVIVORS_NOTED = 1000        # of a fork bomb the rest is found by its session
+_REMEMBERED = ("destroy", "tombstone", "orphans")   # of what was wanted, with who lived on
 
 
 class _Destruction:
@@ -48,19 +49,31 @@ class Endings:
         """End its tree; `act(error or None)`.  Remembered until that is confirmed."""
         if not (session.is_living or takes_orphans or session.record.get("kill_pending")
                 or self._daemon.is_killing(session)):
+            if session.id not in self._going:   # of those the rest is still to be done
+                self._drop_intent(session)
             act(None)
             return
-        self._intend(session, orphans=takes_orphans)
+        self._intend(session, grace_s, kill=True, orphans=takes_orphans)
         pending = session.record.get("kill_pending") or {}
         seen = [tuple(pair) for pair in pending.get("survivors", ())]
-        self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error, act),
-                          takes_orphans, seen)
+        try:
+            self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error, act),
+                              takes_orphans, seen)
+        except (OSError, PtyguardError):
+            self._drop_intent(session)
+            raise
 
-    def _intend(self, session, **more):
-        intent = dict(session.ending or {})
+    def _intend(self, session, grace_s, **more):
+        intent = dict(session.ending or {"grace": grace_s})     # who comes later hurries nobody
         intent.update((key, True) for key, value in more.items() if value)
         if session.ending != intent:
             session.ending = intent
+            self._daemon.note_ending(session)
+
+    def _drop_intent(self, session):
+        """Nothing is to become of it: nor by the next daemon."""
+        if session.ending is not None:
+            session.ending = None
             self._daemon.note_ending(session)
 
     def _on_killed(self, session, error, act):
@@ -88,7 +101,8 @@ class Endings:
     def _remember(self, session):
         now = self._daemon.wall_clock()
         pending = dict(session.record.get("kill_pending") or {"since": now})
-        pending.update(session.ending or {}, tried_at=now,
+        pending.update((key, True) for key in _REMEMBERED if (session.ending or {}).get(key))
+        pending.update(tried_at=now,
                        survivors=[list(one) for one in session.survivors[:_SURVIVORS_NOTED]])
         session.ending = None
         session.record["kill_pending"] = pending
@@ -109,15 +123,15 @@ class Endings:
         if not pending or self._daemon.sessions.get(session.id) is not session:
             return
         self._daemon.log("kill_again", session=session.id, name=session.name)
-        self._go_on_with(session, pending)
+        self._go_on_with(session, pending, GRACE_S)
 
-    def _go_on_with(self, session, intent):
+    def _go_on_with(self, session, intent, grace_s):
         if self._is_of_another_boot(session):   # none of its processes can be there
             self._settle(session)
         if intent.get("destroy"):
             self.destroy(session, lambda error: None, bool(intent.get("tombstone")))
         else:
-            self.kill(session, GRACE_S, lambda error: None, bool(intent.get("orphans")))
+            self.kill(session, grace_s, lambda error: None, bool(intent.get("orphans")))
 
     def _is_of_another_boot(self, session):
         then, now = session.record.get("boot_id"), self._daemon.backend.boot_id()
@@ -143,13 +157,14 @@ class Endings:
             going = self._going[session.id] = _Destruction()
         going.acts.append(act)
         going.leaves_tombstone |= leaves_tombstone
-        self._intend(session, destroy=True, tombstone=leaves_tombstone)
+        self._intend(session, GRACE_S, destroy=True, tombstone=leaves_tombstone)
         if is_first:
             self._daemon.restarts.cancel(session)
             try:
                 self.kill(session, GRACE_S, lambda error: self._on_torn_down(session, error))
             except (OSError, PtyguardError):
                 del self._going[session.id]
+                self._drop_intent(session)
                 raise
 
     def _on_torn_down(self, session, error):
@@ -161,14 +176,14 @@ class Endings:
     def _bury(self, session):
         going = self._going[session.id]
         if not session.is_over:
+            self._drop_intent(session)
             self._finish(session, Busy(f"session {session.name} was restarted meanwhile"))
             return
         if going.leaves_tombstone:
             try:
                 self.mark(session.id, session.name)
             except PtyguardError as error:
-                session.ending = None
-                self._daemon.note_ending(session)
+                self._drop_intent(session)
                 self._finish(session, error)
                 return
         self._daemon.log("session_destroyed", session=session.id, name=session.name,
@@ -231,6 +246,12 @@ class Endings:
         tombstones.lift(id_ for id_ in tombstones.ids_of(session.name)
                         if tombstones.all()[id_]["at"] <= session.record["created_at"])
         if session.ending:
-            self._go_on_with(session, session.ending)
+            self._go_on_with(session, session.ending, _grace_of(session.ending))
         elif session.record.get("kill_pending"):
             self._arm(session)
+
+
+def _grace_of(intent):
+    """Its grace; a daemon of before did not say."""
+    grace_s = intent.get("grace")
+    return grace_s if type(grace_s) in (int, float) and grace_s >= 0 else GRACE_S

@@ -33,7 +33,7 @@ import time
 
 from .errors import Busy, PtyguardError, StateUnusable, UsageError
 from .registry import REASON_REBOOT, NoRegistry, RecordFiles, is_valid_id, shape_fault
-from .restartpolicy import (AGAIN, FAILED, LOSS, NEVER, cause_of, decide, policy_of)
+from .restartpolicy import (AGAIN, FAILED, LOSS, NEVER, cause_of, decide, policy_in)
 from .ring import CAPACITY_MIN
 from .session import ENDED, GAVE_UP, LOST, STARTING
 from .tree import Killing, session_mark
@@ -41,6 +41,7 @@ from .tree import Killing, session_mark
 GRACE_S = 5.0                  # for the leaked
 WAIT_MAX_S = 60.0              # a clock that was set back makes nobody wait longer
 RING_BYTES_MAX = 1 << 30
+_GIVEN_UP = "given up after"
 
 _FRESH = {"attempts": 0, "due_at": None, "started_at": None, "judged": None, "off": False,
           "gave_up": False}
@@ -125,7 +126,8 @@ class Relaunches:
         self._daemon = daemon
         self._files = NoRegistry(StateUnusable("the launches are not read yet"))
         self._kept = {}                 # session id -> launch; None: the guard has it in memory
-        self._unheld = set()            # ids that only the disk knew: somebody may be left of them
+        self._unheld = set()            # ids that only the disk knew
+        self._unreaped = set()          # of those, the ones of which somebody may be left
         self._found = None              # pids of whoever may be left
         self._timers = {}               # session id -> when its next attempt is due
         self._trying = set()            # ids whose restart is an attempt of ours
@@ -137,6 +139,7 @@ class Relaunches:
         """Read what is on disk; `records` are the registry's, what the guard holds is adopted."""
         daemon = self._daemon
         self._unheld = {id_ for id_ in records if id_ not in daemon.sessions}
+        self._unreaped = set(self._unheld)
         try:
             self._files = LaunchFiles(daemon.paths.state, daemon.wall_clock,
                                       lambda: os.urandom(6).hex(), daemon.log)
@@ -173,6 +176,7 @@ class Relaunches:
     def forget(self, id_):
         """It is not known any more."""
         self._unheld.discard(id_)
+        self._unreaped.discard(id_)
         self._trying.discard(id_)
         self._unwanted.discard(id_)
         self._disarm(id_)
@@ -213,7 +217,7 @@ class Relaunches:
         life_s = float("inf") if record["reason"] == REASON_REBOOT else \
             now - _began(record, relaunch)
         self._judge(session, cause_of(record["exit"]) if has_exit else LOSS, now, life_s)
-        self._settle(session)
+        self._maybe_fail(session)
 
     def _judge(self, session, cause, ended_at, life_s):
         record, relaunch = session.record, relaunch_of(session.record)
@@ -229,20 +233,21 @@ class Relaunches:
 
     def on_drained(self, session):
         """Its output has been read to the end; to be called before it is saved."""
-        self._settle(session)
+        self._maybe_fail(session)
         self._arm(session)
 
-    def _settle(self, session, why="it ended soon after each start"):
+    def _maybe_fail(self, session, why="it ended soon after each start"):
         """Out of attempts: it has failed, and stays so."""
         record, relaunch = session.record, relaunch_of(session.record)
         if not relaunch["gave_up"] or session.state not in (ENDED, LOST):
             return
-        before = record["reason"] + "; " if record.get("reason") else ""
         session.happen(GAVE_UP)
-        record["reason"] = f"{before}given up after {relaunch['attempts']} attempts: {why}"
+        before = record.get("reason") or ""
+        if _GIVEN_UP not in before:     # else the guard told so; see daemon.py, _blob
+            record["reason"] = (before and before + "; ") + f"{_GIVEN_UP} {relaunch['attempts']} attempts: {why}"
+            self._daemon.log("relaunch_given_up", session=session.id, name=session.name,
+                             attempts=relaunch["attempts"], reason=why)
         record["relaunch"] = dict(relaunch, gave_up=False, due_at=None)
-        self._daemon.log("relaunch_given_up", session=session.id, name=session.name,
-                         attempts=relaunch["attempts"], reason=why)
 
     def cancel(self, session):
         """Somebody wants it ended: then it stays so (rule 1)."""
@@ -283,7 +288,10 @@ class Relaunches:
             daemon.save(session)
         else:
             _mend(session.record)
-            self._settle(session)
+            before = session.state
+            self._maybe_fail(session)
+            if session.state != before:
+                daemon.save(session)
             self._arm(session)
 
     def _arm(self, session):
@@ -310,10 +318,16 @@ class Relaunches:
         if any(other is not session and other.name == session.name and not other.is_over
                for other in self._daemon.sessions.values()):
             self._give_up(session, "another session has its name")
-        elif session.id in self._unheld:
-            self._reap(session)
         else:
+            self.reap(session, lambda error: self._on_reaped(session, error))
+
+    def _on_reaped(self, session, error):
+        if not self._is_due(session):
+            return                      # cancelled meanwhile
+        if error is None:
             self._launch(session)
+        else:
+            self._try_again(session, error.message)
 
     def _launch(self, session):
         record, ring = session.record, session.ring
@@ -376,24 +390,25 @@ class Relaunches:
 
     def _give_up(self, session, why):
         session.record["relaunch"] = dict(relaunch_of(session.record), due_at=None, gave_up=True)
-        self._settle(session, why)
+        self._maybe_fail(session, why)
         self._daemon.save(session)
         self._daemon.tell_started(session, Busy(f"session {session.name} has failed: {why}"))
         self._daemon.tell_end(session)
 
     # -- what is left of a lost one -----------------------------------------------------------
 
-    def _reap(self, session):
-        """End what lives on of it, then launch it (rule 2)."""
+    def reap(self, session, act):
+        """End what lives on of it, before it is started anew (rule 2); `act(error or None)`."""
         try:
-            killing = self._killing_of(session)
+            killing = self._killing_of(session) if session.id in self._unreaped else None
         except OSError as error:        # no descriptor to look with
-            self._try_again(session, f"the processes cannot be looked at: {error.strerror}")
+            act(PtyguardError(f"the processes cannot be looked at: {error.strerror}"))
             return
         if killing is None:
-            self._launch(session)
+            self._unreaped.discard(session.id)
+            act(None)
         else:
-            self._step(session, killing)
+            self._step(session, killing, act)
 
     def _killing_of(self, session):
         """A Killing of its leaked processes, or None when there are none."""
@@ -428,7 +443,7 @@ class Relaunches:
                 b"PTYGUARD_DIR=" + os.fsencode(self._daemon.paths.root))
         return self._found
 
-    def _step(self, session, killing):
+    def _step(self, session, killing, act):
         loop = self._daemon.loop
         try:
             next_at = killing.step(loop.clock(), True)
@@ -436,19 +451,18 @@ class Relaunches:
             self._daemon.log("kill_delayed", session=session.id, error=str(error))
             next_at = loop.clock() + 0.3
         if next_at is not None:
-            loop.at(next_at, lambda: self._step(session, killing))
-        elif not self._is_due(session):
-            return                      # cancelled meanwhile
+            loop.at(next_at, lambda: self._step(session, killing, act))
         elif killing.is_done:
             self._daemon.log("leaked_reaped", session=session.id)
-            self._launch(session)
+            self._unreaped.discard(session.id)
+            act(None)
         else:
             pids = ", ".join(str(pid) for pid, _ in sorted(killing.survivors))
-            self._try_again(session, f"processes {pids} of before live on")
+            act(PtyguardError(f"processes {pids} of before live on"))
 
 
 def _policy(session):
-    return policy_of(session.record.get("restart"))
+    return policy_in(session.record.get("restart"))
 
 
 def _mend(record):

@@ -19,7 +19,7 @@ from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchS
 from .reconcile import IDLE_S, Pass
 from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
                        suggest_name)
-from .restartpolicy import NEVER as NEVER_AGAIN, parse_policy, policy_of
+from .restartpolicy import NEVER as NEVER_AGAIN, parse_policy, policy_in
 from .ring import CAPACITY_MIN
 from .session import (ALWAYS, DRAINING, ENDED, FAILED, LATEST, LEADER, LOST, NEVER, QUARANTINED,
                       SIZE_POLICIES, STARTING, Cursor, Session)
@@ -191,7 +191,7 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
 
 def _relaunch(record):
     """What its restart policy is about to do; None without one."""
-    policy = policy_of(record.get("restart"))
+    policy = policy_in(record.get("restart"))
     if policy.kind == NEVER_AGAIN:
         return None
     noted = record.get("relaunch") or {}
@@ -900,6 +900,8 @@ def restart(daemon, _client, fields, reply):
     _named(fields)
     session = _target(daemon, fields)
     grace = _grace(fields)
+    if daemon.endings.is_destroyed("@" + session.id):   # what was asked first counts
+        raise destroyed(session.name)
     if any(other.name == session.name and other is not session and not other.is_over
            for other in daemon.sessions.values()):
         raise _exists(session.name)

@@ -25,7 +25,7 @@ from . import guardwire as wire
 from .errors import (Busy, Incompatible, LimitReached, ProtocolError, PtyguardError,
                      Unreachable)
 from .link import close_all
-from .session import ENDED, HELD_UNOPENED, RESTART_FAILED, RESTARTED, SPAWNED, STARTING
+from .session import HELD_UNOPENED, RESTART_FAILED, RESTARTED, SPAWNED, STARTING
 
 PATIENCE_S = 30.0               # beyond the grace: for stragglers, and for slow readers of the end
 
@@ -95,7 +95,16 @@ class Restarts:
         if session.is_living or session.record.get("kill_pending"):
             self._daemon.kill(session, grace_s, lambda error: self._on_killed(session, error))
         else:
+            self._daemon.relaunches.reap(session, lambda error: self._on_reaped(session, acts, error))
+
+    def _on_reaped(self, session, acts, error):
+        """Nothing lives on of one that was lost."""
+        if self._acts.get(session.id) is not acts:
+            return                      # cancelled
+        if error is None:
             self.go_on(session)
+        else:
+            self._finish(session, error)
 
     def _check_guard(self):
         """Before anything is killed: an older guard starts no second child in a ring."""
@@ -126,7 +135,7 @@ class Restarts:
             return                      # cancelled: it stays ended
         if error is not None:
             self._finish(session, error)
-        elif session.state == ENDED:
+        elif not session.is_living:
             self.go_on(session)
         else:
             self._killed.add(session.id)
@@ -220,5 +229,5 @@ class Restarts:
         for act in self._acts.pop(session.id, ()):
             act(error)
         self._daemon.tell_started(session, error)       # who asked for a start, and found this
-        if session.state == ENDED:
+        if not session.is_living:
             self._daemon.tell_end(session)

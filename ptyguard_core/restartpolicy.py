@@ -53,7 +53,7 @@ def parse_policy(text):
                      hint=f"never, on-failure[:N], always[:N] or on-reboot; N is 1 to {ATTEMPTS_MAX}")
 
 
-def policy_of(text):
+def policy_in(text):
     """The same of a record's field: what cannot be understood restarts nothing."""
     try:
         return parse_policy(text)

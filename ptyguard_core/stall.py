@@ -46,6 +46,8 @@ class Stall:
         """A sign of life; `is_here`: on this very connection."""
         if self._pinged_at is not None:
             self._silence_s = min(SILENCE_MAX_S, 2 * self._silence_s)
+        else:
+            self._silence_s = SILENCE_S
         self._since = now
         self._pinged_at = None
         self._is_deaf_here = not is_here

@@ -171,6 +171,27 @@ def test_the_first_daemon_serves_under_the_guard_of_today_and_is_left_again(mixe
     assert (session["labels"], session["restart"]) == ({"k": "v"}, "never")
 
 
+def test_the_first_daemon_serves_also_with_a_session_that_was_given_up(mixed):
+    """It died at once: that a session which is held has failed, it does not expect."""
+    mixed.run("start", "-n", "s", "--", "cat", check=0)
+    mixed.run("run", "-n", "f", "--restart", "always:1", "--", "sh", "-c", "exit 4", check=4)
+    before = mixed.json("info", "f")
+    assert before["state"] == "failed"
+    mixed.run("start", "-n", "p", "--restart", "always:50", "--", "sh", "-c", "exit 5", check=0)
+    attempts = wait_until(lambda: (now := mixed.json("info", "p")["relaunch"]["attempts"]) >= 3 and now, "a pause")
+    mixed.run("upgrade", "--to", mixed.archive, check=0)
+    assert mixed.json("status")["daemon"]["version"] == FIRST_VERSION
+    mixed.first("wait", "f", check=4)
+    assert echoes(mixed.run, mixed, "s", "back")
+    mixed.run("upgrade", check=0)
+    after = mixed.json("info", "f")
+    assert (after["state"], after["reason"]) == ("failed", before["reason"])
+    with open(os.path.join(mixed.state, "sessions", before["id"] + ".json")) as file:
+        assert json.load(file)["state"] == "failed"
+    wait_until(lambda: mixed.json("info", "p")["relaunch"]["attempts"] > attempts, "another attempt")
+    assert echoes(mixed.run, mixed, "s", "forth")
+
+
 # -- bytes ------------------------------------------------------------------------------------
 
 def test_the_clients_wire_still_has_the_first_ones_bytes():

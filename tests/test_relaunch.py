@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ptyguard_core import restartpolicy
+from ptyguard_core.daemon import Daemon
 from ptyguard_core.errors import StateUnusable, UsageError
 from ptyguard_core.registry import REASON_REBOOT, shape_fault
 from ptyguard_core.relaunching import LAUNCH_FIELDS, LaunchFiles, Relaunches, notice_text
 from ptyguard_core.restartpolicy import (AGAIN, ALWAYS, FAILED, FAILURE, LOSS, NEVER, ON_FAILURE,
                                          ON_REBOOT, OVER, SUCCESS, Decision, Policy, backoff_s,
-                                         cause_of, decide, parse_policy, policy_of)
+                                         cause_of, decide, parse_policy, policy_in)
 from ptyguard_core.ring import CAPACITY_MIN, WINDOW_BYTES, Ring, memory_bytes
 from ptyguard_core.session import DRAINED, CHILD_EXITED, Session
 from world import LIMIT_S, MEMORY, World, is_alive, wait_until
@@ -33,7 +34,7 @@ NOW = 1_795_960_927.5
     ("on-reboot", Policy(ON_REBOOT, 5)), ("on-failure:1", Policy(ON_FAILURE, 1)),
     ("always:1000000", Policy(ALWAYS, 1_000_000)), ("always:007", Policy(ALWAYS, 7))])
 def test_a_policy_is_read(text, policy):
-    assert parse_policy(text) == policy_of(text) == policy
+    assert parse_policy(text) == policy_in(text) == policy
 
 
 @pytest.mark.parametrize("text", ["", "Always", "always:", "always:0", "always:-1", "always:1000001",
@@ -41,8 +42,8 @@ def test_a_policy_is_read(text, policy):
 def test_what_is_no_policy_is_refused_and_in_a_record_restarts_nothing(text):
     with pytest.raises(UsageError, match="restart policy"):
         parse_policy(text)
-    assert policy_of(text).kind == NEVER
-    assert policy_of(None).kind == NEVER
+    assert policy_in(text).kind == NEVER
+    assert policy_in(None).kind == NEVER
 
 
 @pytest.mark.parametrize("kind, again", [
@@ -613,6 +614,34 @@ def test_a_daemon_is_not_stopped_over_who_is_to_run_again():
         assert world.json("info", "s")["state"] == "ended"
 
 
+def test_who_hangs_up_between_two_attempts_ends_it_too(world, pg, name):
+    """Its program did not run at that moment: it was started again with nobody there."""
+    running = world.popen("run", "--kill-on-hangup", "-n", name, "--restart", "always", "--",
+                          "sh", "-c", "exit 9", stdout=subprocess.DEVNULL)
+    session = wait_until(lambda: next((s for s in pg.sessions() if s.name == name), None), "it")
+    wait_until(lambda: (f := session.info())["relaunch"]["attempts"] >= 3 and f["relaunch"]["due_at"]
+               and f["state"] == "starting", "a long pause")
+    running.kill()
+    wait_until(lambda: session.info()["state"] in ("ended", "failed"), "its end")
+    facts = session.info()
+    assert facts["state"] == "ended" and facts["relaunch"]["off"]
+
+
+def test_how_an_end_was_judged_is_on_disk_with_the_end():
+    order = []
+    session = Session(a_record())
+
+    def note_exit(session, _fields):
+        session.record["state"] = "ended"       # its terminal was let go of before
+
+    Daemon.on_exited(types.SimpleNamespace(
+        sessions={"k3f9": session}, _note_exit=note_exit, _tell_ended=lambda _: order.append("told"),
+        relaunches=types.SimpleNamespace(on_drained=lambda _: order.append("judged")),
+        save=lambda _: order.append("saved")), types.SimpleNamespace(
+            bytes=lambda _: b"k3f9", number=lambda *_: 1, fields={}))
+    assert order == ["judged", "saved", "told"]
+
+
 # -- real processes: a loss ----------------------------------------------------------------------
 
 SHOWS = 'echo "in $PWD $COLOUR $PTYGUARD_SESSION $(umask) $(ulimit -n) $(stty size) [$0] [$1]"; trap exit HUP; read x'
@@ -735,6 +764,25 @@ def test_what_lives_on_of_it_is_ended_before_it_is_started_again_and_strangers_a
             if stranger is not None:
                 stranger.kill()
                 stranger.wait()
+
+
+def test_what_lives_on_of_it_is_ended_before_somebody_restarts_it_by_hand_too():
+    """The old programs ran beside the new one."""
+    with World(under=MEMORY) as world:
+        with world.connect() as pg:
+            session = pg.start(["sh", "-c", "trap '' HUP; echo up; while :; do sleep 1000; done"], "s",
+                               restart="always")
+            session.wait_for(rb"up", LIMIT_S)
+            leaked = session.info()["pid"]
+        kill_both(world)
+        edit_record(world, session, relaunch={"attempts": 0, "off": True})
+        assert world.json("info", "s")["state"] == "lost" and is_alive(leaked)
+        world.run("restart", "s", check=0)
+        assert not is_alive(leaked)
+        facts = world.json("info", "s")
+        assert facts["state"] == "running" and facts["pid"] != leaked
+        world.run("restart", "s", check=0)
+        assert world.log().count("leaked_reaped") == 1
 
 
 def test_a_number_that_a_stranger_has_by_now_is_not_signalled():

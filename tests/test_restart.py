@@ -282,6 +282,49 @@ def test_a_restart_that_waits_for_a_reader_of_the_last_output_is_bounded():
     assert "waits for a reader" in answers[0].message and not session.is_restarting
 
 
+def test_who_waits_for_a_lost_one_is_told_when_it_could_not_be_restarted():
+    """They were told of ended ones only, and waited for ever."""
+    daemon = Clockwork()
+    session = Session({"id": "k3f9", "name": "build", "state": "lost"})
+    session.launch = encode_launch({"argv": [b"x"]})
+    daemon.sessions["k3f9"] = session
+    reaped, answers = [], []
+    daemon.reap = lambda _session, act: reaped.append(act)
+    Restarts(daemon).restart(session, 5.0, answers.append)
+    error = PtyguardError("processes 7 of before live on")
+    reaped.pop()(error)
+    assert answers == [error] and session.is_over and daemon.told == [error, session]
+
+
+def test_one_that_has_failed_is_started_once_a_kill_that_was_pending_is_confirmed():
+    """Its last output was waited for, which had been read long ago."""
+    daemon = Clockwork()
+    session = Session({"id": "k3f9", "name": "build", "state": "failed",
+                       "kill_pending": {"since": 1, "tried_at": 1, "survivors": []}})
+    session.launch = encode_launch({"argv": [b"x"]})
+    daemon.sessions["k3f9"] = session
+    restarts, started = Restarts(daemon), []
+    restarts.go_on = started.append
+    restarts.restart(session, 5.0, None)
+    daemon.killed.pop()(None)
+    assert started == [session]
+
+
+def test_a_reaping_that_ends_after_its_restart_was_given_up_starts_nothing():
+    daemon = Clockwork()
+    session = Session({"id": "k3f9", "name": "build", "state": "lost"})
+    session.launch = encode_launch({"argv": [b"x"]})
+    daemon.sessions["k3f9"] = session
+    daemon.cancel, reaped = (lambda _session: None), []
+    daemon.reap = lambda _session, act: reaped.append(act)
+    restarts, answers = Restarts(daemon), []
+    restarts.restart(session, 5.0, answers.append)
+    restarts.cancel(session)
+    restarts.restart(session, 5.0, answers.append)
+    reaped[0](None)
+    assert session.state == "lost" and len(answers) == 1 and "killed meanwhile" in answers[0].message
+
+
 def test_an_older_guard_is_asked_for_nothing_and_nothing_is_killed():
     daemon = Clockwork()
     daemon.facts = {"wire": 1, "version": b"0.1.0"}

@@ -48,6 +48,13 @@ def test_a_wait_for_hours_is_pinged_less_and_less_often(stall):
     assert pauses == [SILENCE_S, 10.0, 20.0] + 4 * [SILENCE_MAX_S]
 
 
+def test_after_something_else_than_pongs_it_is_asked_about_as_soon_as_at_first(stall):
+    acts = looks(stall, 100.0, 4)
+    now = acts[-1][1] + 1.0
+    stall.hear(now)                         # output: it is at work
+    assert stall.due_at == now + SILENCE_S
+
+
 def test_a_new_question_is_asked_about_as_soon_as_the_first(stall):
     looks(stall, 100.0, 4)
     stall.ask(1000.0)

@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import subprocess
+import types
 
 import pytest
 from hypothesis import given, strategies as st
 
 from ptyguard_core import tombstones
-from ptyguard_core.errors import SessionDestroyed, StateUnusable
+from ptyguard_core.destroying import Endings
+from ptyguard_core.errors import Busy, SessionDestroyed, StateUnusable
 from ptyguard_core.registry import NoRegistry
+from ptyguard_core.session import GUARD_LOST_IT, RESTARTED, Session
 from ptyguard_core.starting import new_id, start_fields
 from ptyguard_core.tombstones import KEEP_S, TombstoneFiles, Tombstones, overdue
 from world import LIMIT_S, MEMORY, ROOT, World, is_alive, wait_until
@@ -430,6 +433,114 @@ def test_regression_06_a_racing_start_does_not_bring_back_what_was_destroyed(wor
         channel.request("start", **dict(fields, name=name[-50:] + ".b"))
     pg.remove("@" + fields["id_wanted"])        # nor does rm of the old id touch the new one
     assert pg.session(name).id == new.id and new.info()["state"] == "running"
+
+
+class Clerk:
+    """As much of a daemon as the endings see; what it has noted with the guard is `noted`."""
+
+    def __init__(self, **record):
+        self.session = Session(dict({"id": "k3f9", "name": "web", "state": "running"}, **record))
+        self.sessions = {"k3f9": self.session}
+        self.logs = self.restarts = self
+        self.written, self.noted, self.kills = [], [], []
+        self.backend = types.SimpleNamespace(boot_id=lambda: "boot-a")
+        self.tombstones = types.SimpleNamespace(find=lambda _target: None, ids_of=lambda _name: [],
+                                                lift=lambda ids: list(ids))
+        self.endings = Endings(self)
+
+    def note_ending(self, session):
+        self.noted.append(session.ending)
+
+    def when_written(self, _session, act):
+        self.written.append(act)
+
+    def cancel(self, _session):
+        """Nothing is being restarted."""
+
+    def is_killing(self, _session):
+        return False
+
+    def kill(self, _session, grace_s, act, takes_orphans, _seen):
+        self.kills.append((grace_s, takes_orphans, act))
+
+
+def test_what_came_back_while_it_was_being_destroyed_is_left_alone_by_the_next_daemon_too():
+    """It was told that it lives, and the next daemon destroyed it all the same."""
+    clerk = Clerk(state="ended")
+    told = []
+    clerk.endings.destroy(clerk.session, told.append)
+    assert clerk.noted[-1]["destroy"]
+    clerk.session.happen(RESTARTED)
+    clerk.written.pop()()
+    assert isinstance(told[0], Busy)
+    assert clerk.noted[-1] is None and not clerk.endings.is_destroyed("web")
+
+
+@pytest.mark.parametrize("what", ["kill", "destroy"])
+def test_of_an_ending_that_could_not_be_begun_nothing_is_left_for_the_next_daemon(what):
+    clerk = Clerk()
+
+    def fails(*_):
+        raise OSError(24, "no descriptor")
+
+    clerk.kill = fails
+    with pytest.raises(OSError):
+        clerk.endings.kill(clerk.session, 1.0, None) if what == "kill" else \
+            clerk.endings.destroy(clerk.session, None)
+    assert clerk.noted[0] and clerk.noted[-1] is None and not clerk.endings.is_destroyed("web")
+
+
+def test_a_plain_kill_is_gone_on_with_by_the_next_daemon_with_its_grace():
+    first = Clerk()
+    first.endings.kill(first.session, 8.0, None)
+    second = Clerk()
+    second.session.ending = first.noted[-1]
+    second.session.record["created_at"] = NOW
+    second.endings.adopt(second.session)
+    (grace_s, takes_orphans, done), = second.kills
+    assert (grace_s, takes_orphans) == (8.0, False)
+    done(None)
+    assert second.noted[-1] is None
+
+
+def test_one_that_has_ended_meanwhile_has_nothing_left_of_its_kill():
+    clerk = Clerk(created_at=NOW)
+    clerk.session.ending = {"kill": True, "grace": 8.0}
+    clerk.session.happen(GUARD_LOST_IT)
+    clerk.endings.adopt(clerk.session)
+    assert not clerk.kills and clerk.noted == [None]
+
+
+STUBBORN = ["sh", "-c", "trap '' HUP TERM; echo up; while :; do sleep 1000; done"]
+
+
+def test_a_restart_that_comes_after_rm_is_refused_though_its_program_still_lives(world, pg, name):
+    session = pg.start(STUBBORN, name)
+    session.wait_for(rb"up", LIMIT_S)
+    with pg.open_channel("test") as channel:
+        removed = channel.ask("rm", target=name)
+        with pytest.raises(SessionDestroyed):
+            channel.request("restart", target=name)
+        assert channel.await_reply(removed, LIMIT_S)["known"]
+    world.run("info", name, check=5)
+
+
+def test_a_kill_outlives_its_client_and_the_daemon():
+    """The program lived on: only what `rm` wanted was noted."""
+    with World(under=MEMORY) as world, world.connect() as pg:
+        session = pg.start(STUBBORN, "x")
+        session.wait_for(rb"up", LIMIT_S)
+        killer = world.popen("kill", "x", "--grace", "8")
+        begun = f"kill_begun session={session.id} name=x grace_s=8"
+        wait_until(lambda: begun in world.log(), "the kill")
+        killer.kill()
+        world.kill_daemon()
+        wait_until(lambda: not is_alive(session.facts["pid"]), "its end")
+        wait_until(lambda: session.info()["state"] == "ended", "its end as it is told")
+        assert world.log().count(begun) == 2
+        session.restart(0)
+        world.kill_daemon()
+        assert session.info()["state"] == "running"         # that kill is over
 
 
 # A real daemon, changed as its second argument says.

@@ -18,8 +18,9 @@ import threading
 import pytest
 
 import ptyguard_posix as backend
-from ptyguard_core import channel, frames, sending, stall
-from ptyguard_core.errors import PtyguardError, TimedOut, Unreachable
+from ptyguard_core import channel, frames, sending, stall, waiting
+from ptyguard_core.errors import (Deferred, Incompatible, NoSuchSession, PtyguardError, TimedOut,
+                                  Unreachable)
 from test_client_wire import Wire
 from world import LIMIT_S, MEMORY, ROOT, Flood, World, is_alive, wait_until
 
@@ -35,6 +36,7 @@ class Pretender:
     def __init__(self, path):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         self.welcomes = self.pongs = self.answers = True
+        self.knows_sessions = True      # to be attached to
         self.roles = []                 # of each connection, in order
         self.heard = []                 # frame types of each connection, in order
         self._listener = socket.socket(socket.AF_UNIX)
@@ -54,6 +56,10 @@ class Pretender:
         self.answers = True
         self._wake.send(b"a")
 
+    def hang_up(self):
+        """On everybody."""
+        self._wake.send(b"h")
+
     def close(self):
         self._wake.send(b"q")
         self._thread.join(LIMIT_S)
@@ -69,7 +75,12 @@ class Pretender:
                     self.roles.append("")
                     self.heard.append([])
                 elif sock is self._woken:
-                    if sock.recv(1) == b"q":
+                    what = sock.recv(1)
+                    if what == b"h":
+                        while connections:
+                            connections.popitem()[0].close()
+                        break               # what was ready is closed
+                    if what == b"q":
                         for each in [self._listener, self._wake, sock, *connections]:
                             each.close()
                         return
@@ -96,7 +107,11 @@ class Pretender:
                 sock.sendall(frames.control(frames.PONG, {}))
             elif type_ == frames.REQUEST:
                 reply = frames.control(frames.REPLY, {"id": fields["id"], "ok": {
-                    "is": fields["verb"], "session": FACTS, "offset": 0}})
+                    "is": fields["verb"], "session": FACTS, "offset": 0, "size": 0}})
+                if fields["verb"] == "attach" and not self.knows_sessions:
+                    sock.sendall(frames.control(frames.REPLY, {
+                        "id": fields["id"], "error": NoSuchSession("no such session: s").to_wire()}))
+                    continue
                 if fields["verb"] == "attach":
                     reply += frames.control(frames.EVENT, {"event": "live", "offset": 0})
                 if self.answers:
@@ -297,6 +312,84 @@ def test_an_attached_terminal_is_pinged_for_only_when_typing_gets_no_answer():
             wait_until(lambda: attached()[1].count(frames.PING) == count, "a ping")
         assert attached() == [[frames.HELLO, frames.REQUEST],
                               [frames.HELLO, frames.REQUEST] + 3 * [frames.INPUT, frames.PING]]
+
+
+# The first ping of a process goes out on a connection that has died in that very instant.
+_DYING = """
+import socket
+from ptyguard_core import channel, frames
+send_now, died = channel.Channel.send_now, []
+def dying(connection, data):
+    if data[0] == frames.PING and not died:
+        died.append(connection._sock.shutdown(socket.SHUT_RDWR))
+    return send_now(connection, data)
+channel.Channel.send_now = dying
+"""
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    monkeypatch.setattr(channel.Channel, "send_now", channel.Channel.send_now)      # put back at the end
+    exec(_DYING, {})
+
+
+def test_a_connection_that_dies_as_it_is_pinged_is_followed_by_another(paths, server, impatient, dying):
+    with channel.Channel(backend, paths) as call:
+        follower = channel.Follower(call, "s", 0)
+        with pytest.raises(TimedOut):
+            list(follower.pieces(1.0))
+    assert server.roles.count("call") == 2 and server.count(frames.REQUEST) == 2
+
+
+def test_so_is_one_that_dies_as_it_is_asked_whether_the_program_was_quiet(paths, server, dying):
+    with channel.Channel(backend, paths) as call:
+        assert waiting.wait_idle(call, "s", 0.05, LIMIT_S) is None
+    assert server.roles.count("call") == 2 and server.count(frames.PING) == 1
+
+
+def test_so_is_an_attached_terminals():
+    code = (f"import sys; sys.path[0] = {ROOT!r}\n{_DYING}"
+            "from ptyguard_core import stall\nstall.SILENCE_S = 0.1\n"
+            "from ptyguard import console; console()")
+    with World(program=[sys.executable, "-c", code], under=MEMORY) as world, \
+            contextlib.closing(Pretender(world.paths.client_socket)) as server:
+        terminal = world.terminal("attach", "s")
+        wait_until(lambda: server.count(frames.REQUEST, "attach"), "the attachment")
+        terminal.send(b"x")
+        wait_until(lambda: server.count(frames.REQUEST, "attach") == 2, "another one")
+        terminal.send(b"\x1c")
+        assert (terminal.wait(), b"Traceback" in terminal.output) == (0, False), terminal.output
+
+
+def test_the_detach_key_works_while_it_is_asked_what_became_of_the_session():
+    with World(under=MEMORY) as world, contextlib.closing(Pretender(world.paths.client_socket)) as server:
+        terminal = world.terminal("attach", "s")
+        wait_until(lambda: server.count(frames.REQUEST, "attach"), "the attachment")
+        server.knows_sessions = server.answers = False
+        asked = server.count(frames.REQUEST)
+        server.hang_up()
+        wait_until(lambda: server.count(frames.REQUEST) > asked, "the question")
+        terminal.send(b"\x1c")
+        # It used to leave with a traceback.
+        assert (terminal.wait(), b"Traceback" in terminal.output) == (0, False), terminal.output
+
+
+def test_who_cannot_talk_to_a_daemon_that_stays_is_told_so(paths, server, monkeypatch):
+    """They were told `failed_before`, and nothing else."""
+    def stays(*_, **_options):
+        raise Deferred("failed_before")
+
+    def foreign(*_):
+        raise Incompatible("no common protocol", protocol=[1, 1], hint="use the same version")
+
+    monkeypatch.setattr(frames, "PROTOCOL_MIN", 98)
+    monkeypatch.setattr(frames, "PROTOCOL_MAX", 99)
+    monkeypatch.setattr(channel, "find_program", lambda *_: ("python3", "x"))
+    monkeypatch.setattr(channel, "replace", stays)
+    monkeypatch.setattr(channel.Channel, "_say_hello", foreign)
+    with pytest.raises(Incompatible, match="no common protocol") as caught:
+        channel.Channel(backend, paths)
+    assert caught.value.hint == "ptyguard upgrade"
 
 
 # -- a program that does not read is no daemon that does not answer ------------------------------
