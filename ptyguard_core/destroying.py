@@ -17,7 +17,7 @@ Rule 3: between its end and its tombstone a name is destroyed already: nobody wh
 """
 
 from .errors import Busy, PtyguardError
-from .session import STARTING
+from .session import LOST, STARTING
 from .tombstones import destroyed
 
 KILL_AGAIN_S = 300.0
@@ -47,6 +47,10 @@ class Endings:
 
     def kill(self, session, grace_s, act, takes_orphans=False):
         """End its tree; `act(error or None)`.  Remembered until that is confirmed."""
+        if session.state == LOST:       # nobody holds it, and some of it may live on
+            self._drop_intent(session)
+            self._daemon.relaunches.reap(session, act)
+            return
         if not (session.is_living or takes_orphans or session.record.get("kill_pending")
                 or self._daemon.is_killing(session)):
             if session.id not in self._going:   # of those the rest is still to be done

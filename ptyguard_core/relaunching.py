@@ -397,6 +397,10 @@ class Relaunches:
 
     # -- what is left of a lost one -----------------------------------------------------------
 
+    def may_live_on(self, session):
+        """Whether programs of a lost session may be there yet, and nobody has looked."""
+        return session.id in self._unreaped
+
     def reap(self, session, act):
         """End what lives on of it, before it is started anew (rule 2); `act(error or None)`."""
         try:

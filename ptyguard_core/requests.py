@@ -293,10 +293,27 @@ def start(daemon, client, fields, reply):
                 raise _exists(name)
             _reply_when_started(daemon, present, reply)
             return
+    left = next((s for s in daemon.sessions.values()
+                 if name is not None and s.name == name and s.state == LOST
+                 and daemon.relaunches.may_live_on(s)), None)
+    if left is not None:                # two of the same would run
+        daemon.relaunches.reap(left, lambda error: _start_after(daemon, client, fields, reply, error))
+        return
     if sum(s.is_living for s in daemon.sessions.values()) >= daemon.sessions_max:
         raise LimitReached(f"{daemon.sessions_max} sessions live already",
                            hint="end some, or set PTYGUARD_MAX_SESSIONS and restart the daemon")
     _begin_start(daemon, client, wanted, reply)
+
+
+def _start_after(daemon, client, fields, reply, error):
+    """What was left of a lost session is gone, or cannot be ended; meanwhile another may have
+    started it."""
+    try:
+        if error is not None:
+            raise error
+        start(daemon, client, fields, reply)
+    except PtyguardError as refusal:
+        reply(error=refusal)
 
 
 def _reply_when_started(daemon, session, reply):

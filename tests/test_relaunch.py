@@ -880,3 +880,42 @@ def test_a_word_that_is_no_policy_starts_nothing(world, name):
     done = world.run("start", "-n", name, "--restart", "sometimes", "--", "true", check=2)
     assert b"not a restart policy" in done.stderr
     world.run("info", name, check=3)
+
+
+# -- programs of a lost session, which nobody asked to be started again ------------------------
+
+STUBBORN = "trap '' HUP; echo $$ >>{}; while :; do sleep 0.1; done"
+
+
+def left_over(world, tmp_path):
+    """(its pid, the file of all pids) of a program whose guard and daemon are gone."""
+    pids = tmp_path / "pids"
+    world.run("start", "-n", "web", "--", "sh", "-c", STUBBORN.format(pids), check=0)
+    wait_until(lambda: pids.exists() and pids.read_text(), "its pid")
+    kill_both(world)
+    pid = int(pids.read_text())
+    assert is_alive(pid)
+    return pid, pids
+
+
+@pytest.mark.parametrize("words", [["kill", "web"], ["rm", "web"], ["kill", "web", "--orphans"]], ids=" ".join)
+def test_who_ends_a_lost_session_ends_what_lives_on_of_it(tmp_path, words):
+    with World(under=MEMORY) as world:
+        pid, _ = left_over(world, tmp_path)
+        assert world.json("info", "web")["state"] == "lost"
+        world.run(*words, check=0)
+        assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("words", [["ensure", "web"], ["start", "-n", "web"], ["run", "-n", "web", "--timeout", "20"]],
+                         ids=" ".join)
+def test_who_starts_a_lost_session_anew_leaves_no_two_of_it(tmp_path, words):
+    with World(under=MEMORY) as world:
+        pid, pids = left_over(world, tmp_path)
+        several = [world.popen(*words, "--", "sh", "-c", STUBBORN.format(pids), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL) for _ in range(3 if words[0] == "ensure" else 1)]
+        wait_until(lambda: pids.read_text().count("\n") == 2, "the second start")
+        assert not is_alive(pid)
+        for process in several:
+            process.wait(LIMIT_S)
+        assert pids.read_text().count("\n") == 2
