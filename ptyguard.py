@@ -1071,6 +1071,8 @@ class _Call:
             try:
                 upgrading.replace_guard(self.backend, self.paths, program, limit_s)
             except PtyguardError as error:
+                if not did:
+                    raise
                 raise PtyguardError("; ".join(did + [error.message]), hint=error.hint) from None
             did.append(f"guard: {look.guard_version} -> {version}")
         text = "; ".join(did) or f"{version} runs already"

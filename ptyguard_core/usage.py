@@ -733,7 +733,8 @@ _TABLE = (
                   _timeout("how long it may take"), JSON),
          examples=("ptyguard upgrade --check", "ptyguard upgrade",
                    "ptyguard upgrade --to ./ptyguard.pyz --guard"),
-         exits=(("0", "it runs, or ran already"), ("1", "FILE cannot be used, or what runs is newer"),
+         exits=(("0", "it runs, or ran already"),
+                ("1", "FILE cannot be used, what runs is newer, or the guard was not replaced"),
                 USAGE, UNREACHABLE, TIMED_OUT)),
 
     Verb("daemon log", DAEMON, "what it has written down",
