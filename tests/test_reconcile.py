@@ -211,7 +211,9 @@ def test_regression_27_an_authority_that_knows_nobody_ends_nobody():
     with World(under=MEMORY) as world, world.connect() as pg:
         sessions = [quiet(pg, f"s{number}") for number in range(6)]
         world.run("rm", "gone", check=0)
-        done = world.run("reconcile", "--live-file", os.devnull, "--idle", "0", "--json", check=1)
+        assert b"names no session" in world.run("reconcile", "--live-file", os.devnull, "--idle", "0",
+                                                check=1).stderr
+        done = world.run("reconcile", "--live", "nobody.here", "--idle", "0", "--json", check=1)
         told = json.loads(done.stdout)
         assert told["inconclusive"] and set(actions(told).values()) == {KEEP}
         assert b"inconclusive" in done.stderr
