@@ -292,10 +292,7 @@ def test_unreadable_files_and_directories_are_named_to_a_plain_user():
             run(world, "daemon", "stop")
 
 
-@pytest.mark.parametrize("name", [
-    "start.lock", "daemon.log",
-    pytest.param("daemon.lock", marks=pytest.mark.xfail(
-        strict=True, reason="the daemon dies of it, and that is all that is told"))])
+@pytest.mark.parametrize("name", ["start.lock", "daemon.lock", "daemon.log"])
 def test_an_unreadable_lock_or_log_is_named_to_a_plain_user(name):
     with plain_users_world() as world:
         run(world, "run", "--", "true")

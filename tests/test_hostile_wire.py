@@ -81,7 +81,7 @@ class Bystander:
         for session in self._pg.sessions():
             if session.name != "bystander":
                 with contextlib.suppress(errors.NoSuchSession):     # past its keeping by now
-                    session.remove()
+                    session.remove(tombstone=False)
         wait_until(lambda: all(open_descriptors(pid) <= before for pid, before
                                in zip(self.pids, self._descriptors)), "the descriptors of before")
 
@@ -351,7 +351,7 @@ ACTIONS = st.one_of(
         ["leave", "wait", "end_input", "detach", "read", "info", "collect", "size", "ls"]), st.just({})),
     st.tuples(st.just("ask"), st.just("resize"), st.sampled_from([{"size": [90, 30]}, {"size": [80, 24]}])),
     st.tuples(st.just("ask"), st.just("kill"), st.sampled_from([{"grace": 0}, {"signal": 15}, {}])),
-    st.tuples(st.just("ask"), st.just("rm"), st.just({})),
+    st.tuples(st.just("ask"), st.just("rm"), st.just({"tombstone": False})),
     st.tuples(st.just("ask"), st.just("start"), st.just({"if_exists": "use"})))
 
 
