@@ -31,10 +31,11 @@ def test_beyond_the_cap_of_sessions_a_start_is_refused_and_the_rest_lives_on():
 def test_beyond_the_cap_of_clients_one_is_refused_and_the_others_are_served():
     with World(under=MEMORY, PTYGUARD_MAX_CLIENTS="3") as world:
         world.run("start", "-n", "s", "--", "sleep", "1000", check=0)
-        followers = [world.popen("log", "-f", "s", stdout=subprocess.DEVNULL) for _ in range(2)]
+        followers = [world.popen("log", "-f", "s", stdout=subprocess.DEVNULL)]
         with world.connect() as pg:
             # One who only asks fits in between; each follower has two connections for a moment.
             wait_until(lambda: len(pg.session("s").info()["viewers"]) == 1, "a follower")
+            followers.append(world.popen("log", "-f", "s", stdout=subprocess.DEVNULL))
             refused = wait_until(lambda: _refusal(world), "a refusal")
             assert b"3 clients are connected already" in refused and b"PTYGUARD_MAX_CLIENTS" in refused
             assert pg.session("s").info()["state"] == "running"
