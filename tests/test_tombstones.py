@@ -441,7 +441,7 @@ class Clerk:
     def __init__(self, **record):
         self.session = Session(dict({"id": "k3f9", "name": "web", "state": "running"}, **record))
         self.sessions = {"k3f9": self.session}
-        self.logs = self.restarts = self
+        self.logs = self.restarts = self.relaunches = self
         self.written, self.noted, self.kills = [], [], []
         self.backend = types.SimpleNamespace(boot_id=lambda: "boot-a")
         self.tombstones = types.SimpleNamespace(find=lambda _target: None, ids_of=lambda _name: [],
@@ -456,6 +456,10 @@ class Clerk:
 
     def cancel(self, _session):
         """Nothing is being restarted."""
+
+    def reap(self, _session, act):
+        """Nothing lives on of it."""
+        act(None)
 
     def is_killing(self, _session):
         return False
