@@ -502,7 +502,8 @@ class Chaos:
         if not self.was_disturbed(errand, "squeeze"):
             ledger.check_code(code, str(errand))
             ledger.is_started = True
-            if not ledger.is_removed and not ledger.busy:
+            # A removal that was cut off may have been the end that the run saw.
+            if not (ledger.is_removed or ledger.busy or ledger.was_killed):
                 ledger.may_be_missing = False
             ledger.check_end(end, str(errand))
 
