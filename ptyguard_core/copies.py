@@ -210,7 +210,10 @@ def adopt_file(backend, paths, path):
         _make(backend, paths, copy, sources, _MAIN)
     except (SyntaxError, ValueError) as error:
         raise _useless(path, f"this Python cannot compile it: {error}") from None
-    interpreter, binary = _find_interpreter(backend, copy)
+    try:
+        interpreter, binary = _find_interpreter(backend, copy)
+    except Unreachable:
+        raise _useless(path, "it does not even tell its version") from None
     return interpreter, binary, version
 
 

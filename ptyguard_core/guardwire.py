@@ -56,7 +56,7 @@ STATE = 50            # -> GUARD_STATE
 START_DAEMON = 51     # -> OK when a daemon is ready, REFUSED with the cause
 STOP = 52             # MODE keep|all, FORCE, TIMEOUT_MS -> OK | REFUSED
 RESTART = 53          # replace the daemon (BINARY, INTERPRETER optional) -> OK | REFUSED;
-                      # VERSION, AFTER, BY; MODE idle|always: unasked, may be deferred
+                      # VERSION, AFTER; MODE idle|always|source: unasked, may be deferred
 DEAF = 54             # my hello has been unanswered for 1.5 s, or for TIMEOUT_MS
 DEPOSIT = 55          # I am a daemon that lost its guard: DAEMON_PID, then SESSIONs, TABLE_END
 GUARD_STATE = 56
@@ -99,7 +99,7 @@ FIELDS = {
     "listener_fd": (104, "n"), "guard_listener_fd": (105, "n"), "locks": (106, "l"),
     "caller_fd": (107, "n"), "caller_serial": (108, "n"), "given": (109, "l"),
     "unopened": (110, "l"), "has_gone": (111, "n"), "is_child": (112, "n"), "received": (113, "b"),
-    "keep_stopped": (114, "n"), "settings": (115, "l"), "program": (116, "l"), "failed": (117, "b"),
+    "keep_stopped": (114, "n"), "program": (116, "l"), "failed": (117, "b"),
     "left": (118, "b"), "guard_binary": (119, "b"), "good": (120, "l"), "probation_ms": (121, "n"),
 }
 OF_UPDATE = ("newest", "deferred", "update_failure")

@@ -13,13 +13,13 @@ Rule 3: what has failed once is not tried again unasked.  What an operator went 
         is not come back to unasked either.
 """
 
-from .version import MalformedVersion, compare
+from .version import is_newer
 
 PROBATION_S = 60.0
 VERSION_MAX = 100              # characters of an offered version that are kept
 TOLD_MAX = 1000                # pairs of versions
 
-LIVE_SESSIONS = "live_sessions_present"
+LIVE_SESSIONS = "live_sessions_present"     # as verdict.py says it, which a guard does not load
 FAILED_BEFORE = "failed_before"
 HELD_BACK = "held_back"
 
@@ -65,7 +65,7 @@ class Updates:
             return ""
         if version and version == self.failed_version:
             return FAILED_BEFORE
-        if self.left and not _is_later(version, self.left):
+        if self.left and not is_newer(version, self.left):
             return HELD_BACK
         if mode != "always" and living:
             return LIVE_SESSIONS
@@ -74,7 +74,7 @@ class Updates:
     def defer(self, version, running, why):
         """Note that it waits; whether that is news for this pair of versions."""
         version = version[:VERSION_MAX]
-        if not self.newest or not _is_later(self.newest, version):
+        if not self.newest or not is_newer(self.newest, version):
             self.newest, self.deferred = version, why
         pair = running, version
         if pair in self._told or len(self._told) >= TOLD_MAX:
@@ -87,7 +87,7 @@ class Updates:
     def is_news(self, version, mode, running):
         """Whether an offer would change anything for the better: the daemon that it was made
         for may have been exchanged since."""
-        return mode == SOURCE or _is_later(version, running)
+        return mode == SOURCE or is_newer(version, running)
 
     def failed(self, program, version, cause):
         """A daemon of that program did not come to serve."""
@@ -99,11 +99,11 @@ class Updates:
 
         `is_asked`: an operator named it.  One who goes back to an earlier version means it.
         """
-        if is_asked and _is_later(before, version):
-            self.left = before if not _is_later(self.left, before) else self.left
-        elif is_asked and not _is_later(self.left, version):
+        if is_asked and is_newer(before, version):
+            self.left = before if not is_newer(self.left, before) else self.left
+        elif is_asked and not is_newer(self.left, version):
             self.left = ""
-        if self.newest and not _is_later(self.newest, version):
+        if self.newest and not is_newer(self.newest, version):
             self.newest = self.deferred = ""
         if program == self.program:
             return False
@@ -134,10 +134,3 @@ class Updates:
     def _note_failure(self, version, cause):
         self.failure = f"{version or 'an update'}: {cause}"
         self.failed_version = version or self.failed_version
-
-
-def _is_later(version, than):
-    try:
-        return compare(version, than) > 0
-    except MalformedVersion:
-        return False

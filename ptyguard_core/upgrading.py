@@ -158,7 +158,10 @@ def upgrade(backend, paths, program, version, timeout_s=START_LIMIT_S):
 
     Raises Unreachable with the cause; what served before serves on.
     """
-    now = replace(backend, paths, program, "upgrade", version, timeout_s=timeout_s)
+    try:
+        now = replace(backend, paths, program, "upgrade", version, timeout_s=timeout_s)
+    except Unreachable as error:
+        raise Unreachable(f"not upgraded to {version}: {error.message}", hint=error.hint) from None
     if now and now != version:
         raise Unreachable(_suspect(now), hint="ptyguard status")
     return version

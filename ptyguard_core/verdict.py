@@ -13,7 +13,7 @@ Rule 4: whatever is replaced is replaced through the guard, without harm to a se
 
 from collections import namedtuple
 
-from .version import MalformedVersion, compare
+from .version import is_newer
 
 ADOPT, START, REPLACE, DEFER, REFUSE = "adopt", "start", "replace", "defer", "refuse"
 
@@ -101,11 +101,3 @@ def _decide_hello(hello, ours):
     if hello.living:
         return Verdict(DEFER, LIVE_SESSIONS)
     return Verdict(REPLACE, VERSION_MISMATCH, BY_US)
-
-
-def is_newer(version, than):
-    """Whether `version` is strictly later; what is no version is neither."""
-    try:
-        return compare(version, than) > 0
-    except MalformedVersion:
-        return False

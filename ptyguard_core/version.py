@@ -110,6 +110,14 @@ def parse(text):
     return Version(_without_v(text), base, release, prerelease, suffix)
 
 
+def is_newer(version, than):
+    """Whether `version` is strictly later; what is no version is neither later nor earlier."""
+    try:
+        return compare(version, than) > 0
+    except MalformedVersion:
+        return False
+
+
 def compare(a, b):
     """Return -1, 0 or 1: version text `a` is earlier than, level with or later than `b`."""
     key_a, key_b = parse(a).precedence(), parse(b).precedence()

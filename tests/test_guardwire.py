@@ -148,7 +148,7 @@ TAGS = {
     "listener_fd": (104, "n"), "guard_listener_fd": (105, "n"), "locks": (106, "l"),
     "caller_fd": (107, "n"), "caller_serial": (108, "n"), "given": (109, "l"),
     "unopened": (110, "l"), "has_gone": (111, "n"), "is_child": (112, "n"),
-    "received": (113, "b"), "keep_stopped": (114, "n"), "settings": (115, "l"),
+    "received": (113, "b"), "keep_stopped": (114, "n"),
     "program": (116, "l"), "failed": (117, "b"), "left": (118, "b"), "guard_binary": (119, "b"),
     "good": (120, "l"), "probation_ms": (121, "n"),
 }

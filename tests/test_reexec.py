@@ -9,8 +9,10 @@ import sys
 import pytest
 from hypothesis import given, strategies as st
 
+import ptyguard_posix as backend
 from ptyguard_core import guardwire as wire
 from ptyguard_core.errors import ProtocolError
+from ptyguard_core.guard import Guard
 from ptyguard_core.reexec import Frozen
 from ptyguard_core.version import OURS
 from variants import make_variant
@@ -189,27 +191,20 @@ def test_what_may_be_fallen_back_to_is_known_to_the_new_program(own, later):
     assert LATER in own.json("status")["update"]["last_failure"]
 
 
-def test_an_end_that_is_known_and_not_noted_yet_is_not_forgotten(own, tmp_path):
-    """The guard has waited for a child, and is asked to be another program in the same turn."""
-    slow = make_variant(tmp_path / "slow.pyz", LATER, behind={"ptyguard_core/guard.py": (
-        "_reap = Guard._reap\n"
-        "def _slowly(self):\n"
-        "    _reap(self)\n"
-        "    time.sleep(0.2)\n"
-        "Guard._reap = _slowly\n")})
-    own.run("upgrade", "--guard", "--to", slow)
-    own.run("ls", check=0)
-    own.run("upgrade", "--guard", "--to", slow, check=0)
-    for n in range(3):
-        brief = [own.popen("run", "--", "sh", "-c", f"sleep 0.{k}; exit {k}", stdout=subprocess.DEVNULL)
-                 for k in range(1, 7)]
-        own.run("upgrade", "--guard", "--to", slow)
-        assert [process.wait(2 * LIMIT_S) for process in brief] == [1, 2, 3, 4, 5, 6]
-    assert not [s for s in own.json("ls", "-a")["sessions"] if s["state"] != "ended"]
+def test_a_guard_with_an_end_that_is_known_and_not_noted_yet_is_not_quiet(own):
+    """It had waited for a child, and was frozen in the same turn: that status was lost."""
+    guard = Guard(backend, own.paths, ("python3", "/copy"), [], lambda *_, **__: None)
+    guard.keep_stopped, guard.listener = True, object()
+    assert guard.why_not_quiet() == ""
+    noted = []
+    guard.loop.soon(lambda: noted.append(guard.why_not_quiet()))
+    assert guard.why_not_quiet() == "a program has just ended"
+    guard.loop.turn()
+    assert noted and guard.why_not_quiet() == ""
 
 
 def test_a_rehearsal_that_hangs_is_ended(own, tmp_path):
-    hangs = make_variant(tmp_path / "hangs.pyz", LATER, behind={"ptyguard_core/guard.py": "def rehearse():\n    time.sleep(3600)\n"})
+    hangs = make_variant(tmp_path / "hangs.pyz", LATER, behind={"ptyguard_core/guard.py": "def rehearse():\n    os.read(os.pipe()[0], 1)\n"})
     own.run("start", "-n", "s", "--", "cat", check=0)
     done = own.run("upgrade", "--guard", "--to", hangs)
     assert b"did not answer in time" in done.stderr and b"daemon: " in done.stderr      # what was done is told
@@ -230,7 +225,6 @@ def test_a_rehearsal_that_hangs_is_ended(own, tmp_path):
 
 
 def test_a_guard_that_is_asked_for_nonsense_refuses(own):
-    import ptyguard_posix as backend
     from ptyguard_core.supervise import ask_guard
     own.run("ls", check=0)
     for fields in ({}, {"binary": b"/no/such/file"},
