@@ -31,14 +31,11 @@ _LAYOUT = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\
 _DEFAULTS = (("fg", None), ("bg", None), ("bold", False), ("faint", False), ("italic", False),
              ("underline", 0), ("underline_colour", None), ("blink", False), ("inverse", False),
              ("invisible", False), ("strike", False), ("overline", False), ("link", None))
+_PLAIN = tuple(default for _, default in _DEFAULTS)
 
 
 def _clean(text):
     return _CONTROLS.sub("", text)
-
-
-def _is_plain(attr):
-    return all(getattr(attr, name) == default for name, default in _DEFAULTS)
 
 
 def _content(line):
@@ -48,7 +45,7 @@ def _content(line):
     while count and line.chars[count - 1] == " ":
         attr = line.attrs[count - 1]
         if attr is not plain:
-            if not _is_plain(attr):
+            if attr != _PLAIN:
                 break
             plain = attr
         count -= 1
@@ -231,33 +228,43 @@ class _Pen:
                 self._run(line.chars, max(start, begin), stop, end)
 
     def _run(self, chars, start, stop, end):
-        whole = "".join(chars[start:stop])
-        if len(whole) == stop - start and whole.isascii() and whole.isprintable():
-            self.write(whole.encode())
-            return
+        piece = chars[start:stop]
+        text = "".join(piece)
+        if not _is_simple(piece, text):
+            text = self._placed(chars, start, stop, end)
+        self.write(_encoded(text))
+
+    def _placed(self, chars, start, stop, end):
         text = []
         for at in range(start, stop):
-            char = chars[at]
-            if char == "":
-                if at == 0 or chars[at - 1] == "":
-                    text.append(" ")            # the second half of nothing
-                continue
-            text.append(_clean(char) or " ")
-            after = at + (2 if at + 1 < len(chars) and chars[at + 1] == "" else 1)
-            if after < end and is_width_doubtful(char):
+            char = _clean(chars[at]) or " "
+            is_half = chars[at] == ""
+            if is_half and at and chars[at - 1] not in ("", " "):
+                continue                        # the character before has drawn it
+            text.append(char)
+            after = at + (2 if not is_half and at + 1 < len(chars) and chars[at + 1] == "" else 1)
+            if after < end and _DOUBTFUL.search(char):
                 text.append(f"\x1b[{after + 1}G")
-        self.write(_encoded("".join(text)))
+        return "".join(text)
 
 
 def _encoded(text):
     return text.encode("utf-8", "replace")
 
 
-def is_width_doubtful(char):
-    """Do terminals disagree on how many cells this takes?  (Emoji, sequences, new scripts.)"""
-    if char < "\u0300":
-        return len(char) > 1 and not all(unicodedata.combining(c) for c in char[1:])
-    return len(char) > 1 or ord(char) >= 0x1F000 or "\u2300" <= char < "\u2500" or "\u25a0" <= char < "\u2800"
+# Terminals disagree on how many cells these take: emoji, what joins others, new scripts; and
+# (in one cell) all that is more than one character.
+_DOUBTFUL_ONE = re.compile("[\u0300-\u036f\u200b-\u200f\u2300-\u24ff\u25a0-\u27ff\u2900-\u2bff\ufe00-\ufe0f"
+                           "\U0001f000-\U0010ffff]")
+_DOUBTFUL = re.compile(_DOUBTFUL_ONE.pattern + "|..")
+
+
+def _is_simple(piece, text):
+    """May these cells be written as they are?"""
+    if text.isascii():
+        return len(text) == len(piece) and text.isprintable() and "" not in piece
+    return (max(map(len, piece)) == 1 and not _CONTROLS.search(text) and not _DOUBTFUL_ONE.search(text)
+            and all(before not in ("", " ") for before, char in zip([""] + piece, piece) if char == ""))
 
 
 _PLAIN_SGR = b"\x1b[m"
@@ -556,46 +563,53 @@ CELL_WIDTH, CELL_HEIGHT, FONT_SIZE = 8.4, 17, 14
 _FONTS = ("ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',"
           "'Noto Sans Mono',monospace")
 
+_MARKUP = re.compile("[&<>\"']")
 _ESCAPES = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;", ord("'"): "&#39;"}
+
+
+def _marked_up(text):
+    """Text that has nothing in it but what XML wants escaped."""
+    return text.translate(_ESCAPES) if _MARKUP.search(text) else text
 
 
 def _escaped(text):
     return _LAYOUT.sub("", _clean(text)).translate(_ESCAPES)
 
 
-def _is_ordinary(char):
-    """Is it in every monospaced font, as wide as all others, and nothing to be drawn?"""
-    return len(char) == 1 and (" " <= char <= "~" or "\u00a1" <= char <= "\u017f" and char != "\u00ad"
-                               or "\u0391" <= char <= "\u03ce" or "\u0400" <= char <= "\u045f"
-                               or "\u2013" <= char <= "\u2022" or char == "\u2026")
+# In every monospaced font, as wide as all others, and nothing to be drawn: the inside of a class.
+_ORDINARY = " -~\u00a1-\u00ac\u00ae-\u017f\u0391-\u03ce\u0400-\u045f\u2013-\u2022\u2026"
+_DRAWN = "\u2500-\u259f\u2800-\u28ff\ue0b0-\ue0b3"
 
+# Cells, one character each: \x01 is a second half, \x02 a cell of more characters than one.
+# The groups of the pattern are named by the way in which they are shown.
+_PARTS = re.compile(f"(?P<text>(?:[{_ORDINARY}](?!\x01))+)|(?P<drawn>(?:[{_DRAWN}](?!\x01))+)"
+                    f"|(?P<placed>(?:[^{_ORDINARY}{_DRAWN}]|.(?=\x01))+)")
 
-# What stands in one place: its column, how many columns it takes, the character.
-_Cell = collections.namedtuple("_Cell", "x count char")
-# A run of equal style from column `start` to `end`; `parts` are (kind, cells), see _kind.
+# A run of equal style from column `start` to `end`, and its parts.
 _Group = collections.namedtuple("_Group", "start end style parts")
-
-
-def _kind(cell):
-    """How it is shown: "text" in a run, "placed" by itself, "drawn" as geometry."""
-    if cell.count == 1 and _is_ordinary(cell.char):
-        return "text"
-    return "drawn" if glyphs.is_drawn(cell.char) else "placed"
-
-
-def _cells(chars, start, end, is_hidden):
-    at = start
-    while at < end:
-        after = at + 1
-        while not is_hidden and after < end and chars[after] == "":
-            after += 1
-        yield _Cell(at, after - at, " " if is_hidden else chars[at] or " ")
-        at = after
+# `kind` is "text" (a run), "placed" (each by itself) or "drawn" (as geometry); `chars` as in a line.
+_Part = collections.namedtuple("_Part", "kind start chars")
 
 
 def _group(chars, start, end, style):
-    cells = _cells(chars, start, end, style.is_hidden)
-    return _Group(start, end, style, [(kind, list(run)) for kind, run in itertools.groupby(cells, _kind)])
+    chars = [" "] * (end - start) if style.is_hidden else chars[start:end]
+    cells = "".join(chars)
+    if len(cells) != len(chars) or "" in chars:
+        cells = "".join([char if len(char) == 1 else "\x02" if char else "\x01" for char in chars])
+    return _Group(start, end, style, [
+        _Part(match.lastgroup, start + match.start(), chars[match.start():match.end()])
+        for match in _PARTS.finditer(cells)])
+
+
+def _places(part):
+    """(column, how many columns, character) of the cells of a part."""
+    at, chars = 0, part.chars
+    while at < len(chars):
+        after = at + 1
+        while after < len(chars) and chars[after] == "":
+            after += 1
+        yield part.start + at, after - at, chars[at] or " "
+        at = after
 
 
 def _picture(screen, history):
@@ -697,13 +711,13 @@ def _svg_bar(title, width):
     if cells > 0:
         out.append(f'<text x="{_n(width / 2 - cells * _TITLE_WIDTH / 2)}" y="19.5" fill="#c8c8c8" '
                    f'font-family="{_escaped(_FONTS)}" font-size="{_TITLE_SIZE}" '
-                   f'textLength="{_n(cells * _TITLE_WIDTH)}" lengthAdjust="spacingAndGlyphs" xml:space="preserve">'
+                   f'textLength="{_n(cells * _TITLE_WIDTH)}" xml:space="preserve">'
                    f'{_escaped(text)}</text>')
     return "\n".join(out)
 
 
-def _drawn(cells, style, top):
-    paths = glyphs.paths([cell.char for cell in cells], cells[0].x * CELL_WIDTH, top, CELL_WIDTH, CELL_HEIGHT)
+def _drawn(part, style, top):
+    paths = glyphs.paths(part.chars, part.start * CELL_WIDTH, top, CELL_WIDTH, CELL_HEIGHT)
     return "".join(f'<path d="{data}" {_LAYER_PAINT[layer].format(style.fg)}/>' for layer, data in paths.items())
 
 
@@ -713,7 +727,7 @@ def _svg_row(row, top, default_fg):
            f'height="{CELL_HEIGHT}" fill="{group.style.bg}" shape-rendering="crispEdges"/>'
            for group in row if group.style.bg]
     for group in row:
-        inner = [_svg_part(kind, cells, group.style, top, default_fg) for kind, cells in group.parts]
+        inner = [_svg_part(part, group.style, top, default_fg) for part in group.parts]
         inner += _svg_decorations(group, top)
         inner = [element for element in inner if element]
         if inner and group.style.link:
@@ -724,23 +738,23 @@ def _svg_row(row, top, default_fg):
     return out
 
 
-def _svg_part(kind, cells, style, top, default_fg):
-    if kind == "drawn":
-        return _drawn(cells, style, top)
+def _svg_part(part, style, top, default_fg):
+    if part.kind == "drawn":
+        return _drawn(part, style, top)
     looks = ("" if style.fg == default_fg else f' fill="{style.fg}"') \
         + (' font-weight="bold"' if style.bold else "") + (' font-style="italic"' if style.italic else "")
     y = top + _BASELINE
-    if kind == "placed":
-        spans = "".join(f'<tspan x="{_n((cell.x + cell.count / 2) * CELL_WIDTH)}">{_escaped_cell(cell.char)}</tspan>'
-                        for cell in cells)
+    if part.kind == "placed":
+        spans = "".join([f'<tspan x="{_n((x + count / 2) * CELL_WIDTH)}">{_escaped_cell(char)}</tspan>'
+                         for x, count, char in _places(part)])
         return f'<text y="{y}" text-anchor="middle"{looks}>{spans}</text>'
-    text = "".join(cell.char for cell in cells).rstrip(" ")
-    lead = len(text) - len(text.lstrip(" "))
-    text = text[lead:]
+    text = "".join(part.chars).rstrip(" ")
+    x = part.start + len(text) - len(text.lstrip(" "))
+    text = text.lstrip(" ")
     if not text:
         return ""
-    return (f'<text x="{_n((cells[0].x + lead) * CELL_WIDTH)}" y="{y}" textLength="{_n(len(text) * CELL_WIDTH)}" '
-            f'lengthAdjust="spacingAndGlyphs"{looks}>{_escaped(text)}</text>')
+    return (f'<text x="{_n(x * CELL_WIDTH)}" y="{y}" textLength="{_n(len(text) * CELL_WIDTH)}" '
+            f'lengthAdjust="spacingAndGlyphs"{looks}>{_marked_up(text)}</text>')
 
 
 def _escaped_cell(char):
@@ -827,8 +841,8 @@ def _html_row(row, classes, cols, default_fg):
     """One <div>; `classes` (rules -> name) grows by the styles that are new."""
     out, drawn = [], []
     for group in row:
-        inner = "".join(_html_part(kind, cells) for kind, cells in group.parts)
-        drawn += [_drawn(cells, group.style, 0) for kind, cells in group.parts if kind == "drawn"]
+        inner = "".join(map(_html_part, group.parts))
+        drawn += [_drawn(part, group.style, 0) for part in group.parts if part.kind == "drawn"]
         rules = _html_rules(group.style, default_fg)
         kind = f' class="{classes.setdefault(rules, f"s{len(classes)}")}"' if rules else ""
         if group.style.link:
@@ -843,12 +857,12 @@ def _html_row(row, classes, cols, default_fg):
     return "<div>" + "".join(out) + "</div>"
 
 
-def _html_part(kind, cells):
-    if kind == "placed":
-        return "".join(("<i>" if cell.count == 1 else '<i class="w">') + _escaped_cell(cell.char) + "</i>"
-                       for cell in cells)
-    text = _escaped("".join(cell.char for cell in cells))
-    return text if kind == "text" else f'<i class="d" style="width:{len(cells)}ch">{text}</i>'
+def _html_part(part):
+    if part.kind == "placed":
+        return "".join([('<i class="w">' if count == 2 else "<i>") + _escaped_cell(char) + "</i>"
+                        for _, count, char in _places(part)])
+    text = "".join(part.chars)
+    return _marked_up(text) if part.kind == "text" else f'<i class="d" style="width:{len(text)}ch">{text}</i>'
 
 
 def _html_rules(style, default_fg):

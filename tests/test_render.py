@@ -65,7 +65,7 @@ def test_every_format_has_its_function():
 
 
 def test_every_attribute_is_known_with_its_default():
-    assert dict(render._DEFAULTS) == PLAIN._asdict()
+    assert list(render._DEFAULTS) == list(PLAIN._asdict().items())
 
 
 # --- text ------------------------------------------------------------------------------------
@@ -602,7 +602,12 @@ def test_a_hostile_text_title_and_link_stay_what_they_are(text):
     check_is_harmless(screen, history=1)
     check_is_harmless(screen, title=text)
     json.dumps(render.render_json(screen, history=1))
-    assert terminal.without_queries(render.render_ansi(screen, history=1)) == render.render_ansi(screen, history=1)
+    out = render.render_ansi(screen, history=1)
+    assert terminal.without_queries(out) == out
+    again = Screen(screen.size)
+    again.feed(out)
+    assert again.modes == {} and again.palette == {} and len(again.history) == 1
+    assert again.title == again.icon_title == render._clean(text)
 
 
 @pytest.mark.parametrize("uri", HOSTILE_LINKS)
