@@ -83,18 +83,19 @@ class Line:
         return "".join(self.chars)
 
 
-def _split(line, x):
+def _split(line, x, blank):
     """See to it that a wide character does not reach over the boundary before column `x` (rule 5)."""
     chars = line.chars
     if x < len(chars) and chars[x] == "":
-        chars[x - 1] = chars[x] = " "
+        chars[x - 1:x + 1] = "  "
+        line.attrs[x - 1:x + 1] = [blank, blank]
 
 
 def _fit(line, cols):
     """Make the line `cols` wide: what is beyond is cut, what is missing is blank."""
     missing = cols - len(line.chars)
     if missing < 0:
-        _split(line, cols)
+        _split(line, cols, PLAIN)
         del line.chars[cols:], line.attrs[cols:]
     elif missing:
         line.chars += [" "] * missing
@@ -175,6 +176,8 @@ _NO_C0[0x7F] = None
 _CSI_PARTS = re.compile(r"(?:\x1b\[|\x9b)([<-?]?)([0-9:;]*)([ -/]*[@-~])")
 _INTRODUCER = re.compile("(?P<csi>" + _CSI + ")|(?P<osc>" + _OSC + ")|(?P<string>" + _STRING + ")|(?P<escape>\x1b)")
 
+_OSC_END = re.compile(r"[\x07\x18\x1a\x1b\x9c]")
+
 # Where what is skipped ends.  The ESC of the string terminator is an end itself: what
 # remains of it, `ESC \`, does nothing.
 _SKIP_ENDS = {
@@ -190,9 +193,10 @@ def _number(digits):
     return min(int(digits or "0"), NUMBER_MAX) if len(digits) < 6 else NUMBER_MAX
 
 
+@functools.lru_cache(maxsize=1024)
 def _numbers(parameters):
     """The numbers of a sequence, at least one; what is missing is 0."""
-    return [_number(digits) for digits in parameters.split(";", PARAMETERS_MAX)[:PARAMETERS_MAX]]
+    return tuple(map(_number, parameters.split(";", PARAMETERS_MAX)[:PARAMETERS_MAX]))
 
 
 # --- colours -----------------------------------------------------------------------------------
@@ -296,12 +300,15 @@ class Screen:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""                 # a sequence that has begun, at most one of the limits long
         self._skipped = None            # of which kind the one is that is skipped
+        self.title = self.icon_title = ""
+        self._titles = []
+        self.cwd = None
         self._known = {PLAIN: PLAIN}    # equal attributes are one object
-        self._styles = {}               # (attr, SGR parameters): attr
+        self._styles = {}               # (attr, SGR parameters): (attr, what is erased then)
         self._start()
 
     def _start(self):
-        """All that RIS puts back."""
+        """All that RIS puts back: not titles and the directory, which are the window's (xterm, ReallyReset)."""
         self.is_alternate = False
         self._hidden = None             # lines of the screen that is not shown; None: never was any
         self._attr = self._blank = PLAIN        # of text, and of what is erased
@@ -318,9 +325,6 @@ class Screen:
         self._default_tab_stops()
         self._reset_margins()
         self._reset_charsets()
-        self.title = self.icon_title = ""
-        self._titles = []
-        self.cwd = None
         self.palette = {}
         self.marks = []
 
@@ -376,19 +380,24 @@ class Screen:
         if self._skipped:
             start = self._skip(text)
         elif self._held:
-            text = self._held + text
+            text, seen = self._held + text, len(self._held)
             self._held = ""
+            # A string is looked at once, however small the pieces are that it comes in.
+            if text.startswith(("\x1b]", "\x9d")) and not _OSC_END.search(text, max(1, seen - 1)):
+                self._hold(text)
+                return
+        print_, style, control = self._print, self._select_rendition, self._control_sequence
         for match in _TOKEN.finditer(text, start):
             kind = match.lastindex
             if kind == 1:
-                self._print(match.group())
+                print_(match.group())
             elif kind == 2:
                 self._carriage_return()
                 self._line_feed()
             elif kind == 3:
-                self._select_rendition(match.group(3))
+                style(match.group(3))
             elif kind == 6:
-                self._control_sequence(*match.group(4, 5, 6))
+                control(*match.group(4, 5, 6))
             elif kind == 7:
                 self._control(match.group())
             elif kind == 8:
@@ -534,7 +543,7 @@ class Screen:
             return
         if "insert" in self.modes:
             self._insert_blanks(line, x + 1, 1)
-        _split(line, x + 2)
+        _split(line, x + 2, self._blank)
         line.chars[x + 1] = ""
         line.attrs[x + 1] = line.attrs[x]
         self._advance(x + 2, self._limit())
@@ -579,9 +588,9 @@ class Screen:
                 self._insert_blanks(line, x, count)
             chars = line.chars
             if chars[x] == "":
-                _split(line, x)
+                _split(line, x, self._blank)
             if end < cols and chars[end] == "":
-                _split(line, end)
+                _split(line, end, self._blank)
             chars[x:end] = piece
             line.attrs[x:end] = [attr] * count
             done += count
@@ -610,8 +619,8 @@ class Screen:
             line = self.lines[self._y]
             if "insert" in self.modes:
                 self._insert_blanks(line, x, count)
-            _split(line, x)
-            _split(line, x + count)
+            _split(line, x, self._blank)
+            _split(line, x + count, self._blank)
             cells = [""] * count
             cells[::2] = piece
             line.chars[x:x + count] = cells
@@ -774,7 +783,8 @@ class Screen:
         self._set_mode("origin", saved.is_origin)
         left, top = self._origin()
         self._place(saved.x - left, saved.y - top)
-        self.is_wrap_pending = saved.is_wrap_pending and self._x == self._limit()
+        self.is_wrap_pending = (saved.is_wrap_pending and self._x == self._limit()
+                                and "autowrap" not in self.modes)
 
     # --- tab stops ---
 
@@ -880,8 +890,8 @@ class Screen:
         """Scroll between the left and right margin: each row gets what is `count` further on in `rows`."""
         left, end = self._left, self._right + 1
         for y in rows:
-            _split(self.lines[y], left)
-            _split(self.lines[y], end)
+            _split(self.lines[y], left, self._blank)
+            _split(self.lines[y], end, self._blank)
         for at, y in enumerate(rows):
             if at + count < len(rows):
                 source, target = self.lines[rows[at + count]], self.lines[y]
@@ -918,9 +928,9 @@ class Screen:
         """Push what stands from column `x` to the right margin to the right."""
         end = self._right + 1 if x <= self._right else self._cols
         count = min(count, end - x)
-        _split(line, x)
-        _split(line, end - count)
-        _split(line, end)
+        _split(line, x, self._blank)
+        _split(line, end - count, self._blank)
+        _split(line, end, self._blank)
         line.chars[x:end] = [" "] * count + line.chars[x:end - count]
         line.attrs[x:end] = [self._blank] * count + line.attrs[x:end - count]
 
@@ -928,9 +938,9 @@ class Screen:
         """Pull what stands up to the right margin to column `x`."""
         end = self._right + 1
         count = min(count, end - x)
-        _split(line, x)
-        _split(line, x + count)
-        _split(line, end)
+        _split(line, x, self._blank)
+        _split(line, x + count, self._blank)
+        _split(line, end, self._blank)
         line.chars[x:end] = line.chars[x + count:end] + [" "] * count
         line.attrs[x:end] = line.attrs[x + count:end] + [self._blank] * count
 
@@ -966,8 +976,8 @@ class Screen:
 
     def _erase(self, y, start, end):
         line = self.lines[y]
-        _split(line, start)
-        _split(line, end)
+        _split(line, start, self._blank)
+        _split(line, end, self._blank)
         line.chars[start:end] = [" "] * (end - start)
         line.attrs[start:end] = [self._blank] * (end - start)
         if end == self._cols:
@@ -1019,17 +1029,15 @@ class Screen:
     # --- attributes ---
 
     def _select_rendition(self, parameters):
-        if not parameters:
-            parameters = "0"
-        style = (self._attr, parameters)
-        attr = self._styles.get(style)
-        if attr is None:
+        style = self._styles.get((self._attr, parameters))
+        if style is None:
             if len(parameters) > SEQUENCE_MAX:
                 return
-            attr = self._one_object(_restyle(self._attr, parameters))
-            self._styles[style] = attr
-        self._attr = attr
-        self._blank = PLAIN if attr.bg is None else self._one_object(PLAIN._replace(bg=attr.bg))
+            before = self._attr
+            self._set_attr(_restyle(before, parameters))
+            self._styles[before, parameters] = self._attr, self._blank
+        else:
+            self._attr, self._blank = style
 
     def _one_object(self, attr):
         """Equal attributes as one object, as long as there are not too many."""
@@ -1040,7 +1048,7 @@ class Screen:
 
     def _set_attr(self, attr):
         self._attr = self._one_object(attr)
-        self._blank = self._one_object(PLAIN._replace(bg=attr.bg))
+        self._blank = PLAIN if attr.bg is None else self._one_object(PLAIN._replace(bg=attr.bg))
 
     def _set_link(self, body):
         uri = body.partition(";")[2]
@@ -1127,9 +1135,9 @@ class Screen:
     def _show(self, is_alternate):
         if self.is_alternate == is_alternate:
             return
-        shown = self.lines
-        self.lines = self._hidden or self._blank_lines(self._rows)
-        self._hidden = shown
+        if not self._hidden:
+            self._hidden = [Line([" "] * self._cols, [PLAIN] * self._cols) for _ in range(self._rows)]
+        self.lines, self._hidden = self._hidden, self.lines
         self.is_alternate = is_alternate
         self._set_mode("alternate_screen", is_alternate)
         self._keyboard_changed()
@@ -1168,6 +1176,7 @@ class Screen:
         self._set_attr(PLAIN)
         self._shape, self._is_blinking = tables.CURSOR_STYLES[0]
         self._saved[self.is_alternate] = None
+        self._reset_palette("")
 
     # --- titles, colours, marks ---
 

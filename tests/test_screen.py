@@ -491,7 +491,7 @@ def test_marks_of_a_shell_are_kept_with_their_lines():
 
 
 def test_a_reset_makes_it_as_new():
-    screen = shown("x\n" * 9, "\x1b[?1049;2004;6h\x1b[1;31m\x1b(0\x1b[2;3r\x1b[3g\x1b]0;t\x07\x1b[5 q\x1b7\x1bc")
+    screen = shown("x\n" * 9, "\x1b[?1049;2004;6h\x1b[1;31m\x1b(0\x1b[2;3r\x1b[3g\x1b]4;1;#fff\x07\x1b[5 q\x1b7\x1bc")
     new, old = everything(Screen((10, 4))), everything(screen)
     assert new["rest"][:-1] == old["rest"][:-1]
     assert new["lines"] == old["lines"] and new["history"] == old["history"]
@@ -509,6 +509,7 @@ def test_a_reset_makes_it_as_new():
     ("a\x1b[" + "1;" * 5000 + "Cb", "ab"), ("a\x1b]0;" + "x" * 9999 + "\x1b\\b", "ab"),
     ("a\x1bP" + "x" * 9999 + "\x1b\\b", "ab"), ("a\x1b[" + "1" * 500 + "Cb", "a        b"),
     ("a\x1b" + " " * 2000 + "Fb", "ab"), ("a\x1b[" + "\x01" * 2000 + "Cb", "a b"), ("a\x1b\\b", "ab"),
+    ("a\u009d\x07b\u009d0;t\x07c\u0090x\u009cd", "abcd"), ("a\x1b]\x07b\x1b]\u009cc\x1b]\x1b\\d", "abcd"),
     ("a\x1bP\x1b\x1b[Cb", "a b"), ("a\x1b!\x1b[Cb", "a b"),
 ])
 def test_a_sequence_is_taken_whole_however_it_is_cut(data, row):
@@ -568,7 +569,7 @@ def test_a_new_width_has_tab_stops():
     assert screen.tab_stops == [0, 8, 16, 24]
 
 
-# --- where xterm and tmux differ -------------------------------------------------------------------------------------
+# --- where xterm and tmux differ ----------------------------------------------------------
 
 # What, rows and cursor as xterm has them, and its reason (docs/SCREEN.md).  tmux is 3.3a.
 XTERM_NOT_TMUX = [
@@ -577,15 +578,20 @@ XTERM_NOT_TMUX = [
     ("漢字語\x1b[1;3H\x1b[P", ["漢 語"], (2, 0), "the same"),
     ("abc\x1b[1;2H\x1b[99@", ["a"], (1, 0), "a count that is too great is cut down (InsertChar); tmux does nothing"),
     ("a\x1b[99999999999Cb", ["a        b"], (9, 0), "so is a number; tmux drops the sequence"),
-    ("a\r\nb\r\nc\x1b[2;3r\x1b[1;1H\x1b[M", ["a", "b", "c"], (0, 0), "nothing is deleted outside the margins (DeleteLine)"),
+    ("a\r\nb\r\nc\x1b[2;3r\x1b[1;1H\x1b[M", ["a", "b", "c"], (0, 0),
+    "nothing is deleted outside the margins (DeleteLine)"),
     ("a\r\nb\x1b[2;2H\x1b[L", ["a", "", "b"], (0, 1), "the cursor goes to the left margin (InsertLine, DeleteLine)"),
+    ("\x1b[?6h\x1b[2;3rx", ["", "x"], (1, 1), "in origin mode margins send the cursor to their corner (CursorSet)"),
     ("é\x1b[2b漢\x1b[b", ["ééé漢漢"], (7, 0), "REP repeats any character (CASE_REP)"),
     ("x\x1b[12b", ["x" * 10, "xxx"], (3, 1), "and wraps"),
+    ("0123456789\r\nab\x1b[4h\x1b[1;10HXY", ["012345678X", "Yab"], (1, 1),
+    "inserted text that wraps pushes (InsertChar)"),
     ("\x1b[Ix", ["        x"], (9, 0), "CHT is known"),
     ("0123456789\bx", ["01234567x9"], (9, 0), "from a pending wrap a column is gone back (CursorBack)"),
     ("0123456789\nx", ["0123456789", "         x"], (9, 1), "a line feed ends a pending wrap (CursorDown)"),
     ("0123456789\x1b[K", ["012345678"], (9, 0), "a pending wrap is in the last column, which is erased (ClearRight)"),
-    ("0123456789ab\b\b\b", ["0123456789", "ab"], (0, 1), "BS stays in its line, unless reverse wrap is on (CursorBack)"),
+    ("0123456789ab\b\b\b", ["0123456789", "ab"], (0, 1),
+    "BS stays in its line, unless reverse wrap is on (CursorBack)"),
     ("ab\x1b[?1049l", ["ab"], (0, 0), "1049 restores the cursor on the main screen too (srm_OPT_ALTBUF_CURSOR)"),
     ("\x1b[2;2H\x1b7\x1b[H\x1b[?1049h\x1b[?1049l\x1b8", [""], (0, 0), "1049 saves it where DECSC does (CursorSave)"),
     ("a\u009b2Cb", ["a  b"], (4, 0), "C1 controls of decoded text are carried out (VTparse)"),
@@ -606,13 +612,13 @@ def test_a_soft_reset_is_known():
     assert position(screen) == (0, 1), "the cursor stays (ReallyReset)"
 
 
-# --- whatever the bytes are ------------------------------------------------------------------------------------------
+# --- whatever the bytes are ----------------------------------------------------------------------
 
 FRAGMENTS = [
     "\x1b", "\x1b[", "\x1b]", "\x1bP", "\x1b_", "\x1b\\", "\x07", "\x18", "\x1a", "\n", "\r", "\b", "\t", "\x0e",
     "\x0f", "\x7f", "?", ">", "=", "<", "!", "$", " ", "'", ";", ":", "0", "1", "2", "3", "5", "9", "38;2;", "48;5;",
     "25", "69", "1049", "47", "99999999", "text", "漢字", "e\u0301", "\u200d", "\ufe0f", "\u2764", "\U0001f469",
-    "\U0001f3fd", "\u009b", "\u0085", "8;;http://x/", "133;A", "4;1;#fff", "7;file:///tmp",
+    "\U0001f3fd", "\u009b", "\u009d", "\u009c", "\u0085", "8;;http://x/", "133;A", "4;1;#fff", "7;file:///tmp",
 ] + list(tables.ESCAPES) + list(tables.CSI)
 WHOLE = (["\x1b[%s" % name for name in tables.CSI if name[0] not in "?<=>"]
          + ["\x1b[?%d%s" % (number, final) for final in "hl"
@@ -656,11 +662,13 @@ def test_random_bytes_do_no_harm(data):
 
 
 HOSTILE = [
-    b"x\x1b[99999999b", b"\x1b[99999L", b"\x1b[99999M", b"\x1b[99999S", b"\x1b[99999T", b"\x1b[99999@", b"\x1b[99999P",
+    b"x\x1b[99999999b", b"\x1b[99999L", b"\x1b[99999M", b"\x1b[99999S", b"\x1b[99999T", b"\x1b[99999@",
+    b"\x1b[99999P",
     b"\x1b[99999X", b"\x1b[99999I", b"\x1b[99999Z", b"\x1bH\t", "e\u0301\u0301\u0301".encode(), b"\x1b[1;1H\x1bM",
     b"\x1b]0;" + b"x" * 4000 + b"\x07", b"\x1b]8;;http://x/\x07y", b"\x1b]133;A\x07", b"\x1b[22t", b"\x1b[>1u",
     b"\x1b[" + b"1;" * 250 + b"m", b"\x1b[?1049h\x1b[?1049l", b"\x1b7\x1b8", b"\x1b[3g\x1b[?5W", b"\x1b[99999'}",
-    b"\x1b[38;2;1;2;3m", b"\x1b[\x01\x01\x01", b"\x1b(", b"\x9b\xff\xc2", b"\x1b]4" + b";1;#fff" * 500 + b"\x07", b"\x1bc",
+    b"\x1b[38;2;1;2;3m", b"\x1b[\x01\x01\x01", b"\x1b(", b"\x9b\xff\xc2", b"\x1b]4" + b";1;#fff" * 500 + b"\x07",
+    b"\x1bc",
 ]
 
 

@@ -119,7 +119,8 @@ def as_tmux_shows(text, row):
     row = row.rstrip(" ")
     letters = {drawn: chr(code) for code, drawn in tables.DEC_GRAPHICS.items()}
     if len(text) == len(row):
-        row = "".join(letters[mine] if mine != theirs == letters.get(mine) else mine for mine, theirs in zip(row, text))
+        row = "".join(letters[mine] if mine != theirs == letters.get(mine) else mine
+                      for mine, theirs in zip(row, text))
     return row
 
 
@@ -177,15 +178,19 @@ SEQUENCES = [
     "漢字\x1b[1;1Hx", "a漢字\x1b[1;3Hxy", 
     "漢字語\x1b[1;3H\x1b[@", "漢字語\x1b[1;3H\x1b[2X",
     "\x1b[H", "\x1b[3;4H", "\x1b[99;99H", "\x1b[0;0H", "\x1b[5H", "\x1b[;5H", "\x1b[2;2f", "\x1b[3;5H\x1b[99A",
-    "\x1b[3;5H\x1b[2A", "\x1b[3;5H\x1b[2B", "\x1b[3;5H\x1b[2C", "\x1b[3;5H\x1b[2D", "\x1b[3;5H\x1b[E", "\x1b[3;5H\x1b[F",
+    "\x1b[3;5H\x1b[2A", "\x1b[3;5H\x1b[2B", "\x1b[3;5H\x1b[2C", "\x1b[3;5H\x1b[2D", "\x1b[3;5H\x1b[E",
+    "\x1b[3;5H\x1b[F",
     "\x1b[3;5H\x1b[9G", "\x1b[3;5H\x1b[9`", "\x1b[3;5H\x1b[6d", "\x1b[3;5H\x1b[99B", "\x1b[99D", "\x1b[A", "\x1b[0A",
     FILL + "\x1b[J", FILL + "\x1b[1J", FILL + "\x1b[2J", FILL + "\x1b[3J", FILL + "\x1b[K", FILL + "\x1b[1K",
     FILL + "\x1b[2K", FILL + "\x1b[3X", FILL + "\x1b[99X", FILL + "\x1b[3P", FILL + "\x1b[99P", FILL + "\x1b[3@",
     FILL + "\r\x1b[L", FILL + "\r\x1b[3L", FILL + "\r\x1b[99L", FILL + "\r\x1b[M", FILL + "\r\x1b[3M",
-    FILL + "\x1b[S", FILL + "\x1b[3S", FILL + "\x1b[99S", FILL + "\x1b[T", FILL + "\x1b[3T", FILL + "\x1b[4hXYZ\x1b[4l",
+    FILL + "\x1b[S", FILL + "\x1b[3S", FILL + "\x1b[99S", FILL + "\x1b[T", FILL + "\x1b[3T",
+    FILL + "\x1b[4hXYZ\x1b[4l",
     FILL + "\x1bD", FILL + "\x1bM", FILL + "\x1bE", FILL + "\x1b[8;1H\x1bD", FILL + "\x1b[1;1H\x1bM", FILL + "\x1b#8",
-    FILL + "\x1b[3;6r", FILL + "\x1b[3;6r\x1b[6;1H\n", FILL + "\x1b[3;6r\x1b[3;1H\x1bM", FILL + "\x1b[3;6r\x1b[8;1H\n",
-    FILL + "\x1b[3;6r\x1b[1;1H\x1bM", FILL + "\x1b[3;6r\x1b[2S", FILL + "\x1b[3;6r\x1b[2T", FILL + "\x1b[3;6r\x1b[4;1H\x1b[L",
+    FILL + "\x1b[3;6r", FILL + "\x1b[3;6r\x1b[6;1H\n", FILL + "\x1b[3;6r\x1b[3;1H\x1bM",
+    FILL + "\x1b[3;6r\x1b[8;1H\n",
+    FILL + "\x1b[3;6r\x1b[1;1H\x1bM", FILL + "\x1b[3;6r\x1b[2S", FILL + "\x1b[3;6r\x1b[2T",
+    FILL + "\x1b[3;6r\x1b[4;1H\x1b[L",
     FILL + "\x1b[3;6r\x1b[4;1H\x1b[9M", FILL + "\x1b[3;6r\x1b[5;1H\x1b[9A",
     FILL + "\x1b[3;6r\x1b[5;1H\x1b[9B", FILL + "\x1b[3;6r\x1b[8;1H\x1b[9A", FILL + "\x1b[3;6r\x1b[1;1H\x1b[9B",
     FILL + "\x1b[3;6r\x1b[?6h\x1b[2;2HX", FILL + "\x1b[3;6r\x1b[?6h\x1b[9;9HX", FILL + "\x1b[3;6r\x1b[?6h\x1b[2dX",
@@ -195,16 +200,23 @@ SEQUENCES = [
     "\x1b(0lqqqk\x1b(B", "\x1b)0\x0elqk\x0flqk", "\x1b(0_`afghijklmnopqrstuvwxyz{|}~\x1b(B",
     "x\x1b[5b",
     "\x1b[?7l" + "0123456789" * 4, "\x1b[?7l" + "x" * 29 + "漢", "\x1b[?7l\x1b[?7h" + "x" * 33,
-    "\x1b[?1049h", "main\x1b[?1049halt", "main\x1b[?1049halt\x1b[?1049l!", "main\x1b[?1047halt\x1b[?1047l!", "ma\x1b[?47halt\x1b[?47l!",
-    FILL + "\x1b[?1049h\x1b[Hx\x1b[?1049ly", "\x1b[?25l", "\x1b[?25l\x1b[?25h", "\x1b[?1h\x1b=", "\x1b[?1h\x1b[?1l\x1b=\x1b>",
-    "\x1b[?1000h", "\x1b[?1002h", "\x1b[?1003h", "\x1b[?1003h\x1b[?1000l", "\x1b[?1000;1006h", "\x1b[?1005h", "\x1b[?1006h\x1b[?1006l",
+    "\x1b[?1049h", "main\x1b[?1049halt", "main\x1b[?1049halt\x1b[?1049l!", "main\x1b[?1047halt\x1b[?1047l!",
+    "ma\x1b[?47halt\x1b[?47l!",
+    FILL + "\x1b[?1049h\x1b[Hx\x1b[?1049ly", "\x1b[?25l", "\x1b[?25l\x1b[?25h", "\x1b[?1h\x1b=",
+    "\x1b[?1h\x1b[?1l\x1b=\x1b>",
+    "\x1b[?1000h", "\x1b[?1002h", "\x1b[?1003h", "\x1b[?1003h\x1b[?1000l", "\x1b[?1000;1006h", "\x1b[?1005h",
+    "\x1b[?1006h\x1b[?1006l",
     "\x1b[?2004h", "\x1b[?1004h", "\x1b[?2026h",
-    "\x1b[1mb\x1b[2mf\x1b[3mi\x1b[4mu\x1b[5mb\x1b[7mr\x1b[8mh\x1b[9ms\x1b[0mn", "\x1b[1;22ma\x1b[3;23mb\x1b[4;24mc\x1b[7;27md",
-    "\x1b[31mr\x1b[92mg\x1b[44mb\x1b[105mm\x1b[39;49mn", "\x1b[38;5;123ma\x1b[48;5;200mb", "\x1b[38;2;1;2;3ma\x1b[48;2;4;5;6mb",
-    "\x1b[38:5:99ma\x1b[48:2::9:8:7mb\x1b[38:2:1:2:3mc", "\x1b[4:3ma\x1b[4:2mb\x1b[4:4mc\x1b[4:5md\x1b[4:0me\x1b[21mf",
+    "\x1b[1mb\x1b[2mf\x1b[3mi\x1b[4mu\x1b[5mb\x1b[7mr\x1b[8mh\x1b[9ms\x1b[0mn",
+    "\x1b[1;22ma\x1b[3;23mb\x1b[4;24mc\x1b[7;27md",
+    "\x1b[31mr\x1b[92mg\x1b[44mb\x1b[105mm\x1b[39;49mn", "\x1b[38;5;123ma\x1b[48;5;200mb",
+    "\x1b[38;2;1;2;3ma\x1b[48;2;4;5;6mb",
+    "\x1b[38:5:99ma\x1b[48:2::9:8:7mb\x1b[38:2:1:2:3mc",
+    "\x1b[4:3ma\x1b[4:2mb\x1b[4:4mc\x1b[4:5md\x1b[4:0me\x1b[21mf",
     "\x1b[4;58;5;9ma\x1b[58:2::1:2:3mb\x1b[59mc", "\x1b[44mx\x1b[K\x1b[2;1Hy\x1b[0m\x1b[2;9Hz", "\x1b[;;1mx\x1b[mx",
     "\x1b[44m\x1b[2Jx\x1b[3;3H\x1b[0my", "\x1b[41m" + "\n" * 9 + "x\x1b[0m\x1b[8;9Hy",
-    "a\x1b[31\nmb", "a\x1b[3\x181mb", "a\x1b[3\x1b[Cb", "a\x1bP1;2q#0~~\x1b\\b", "a\x1b_Gx\x1b\\b", "a\x1b^x\x1b\\b", "a\x1bXy\x1b\\b",
+    "a\x1b[31\nmb", "a\x1b[3\x181mb", "a\x1b[3\x1b[Cb", "a\x1bP1;2q#0~~\x1b\\b", "a\x1b_Gx\x1b\\b", "a\x1b^x\x1b\\b",
+    "a\x1bXy\x1b\\b",
     "a\x1b]777;x;y\x07b", "a\x1b]4;1;rgb:ff/ff/ff\x1b\\b", "a\x1b[?3;2;1$yb", "a\x1b[<1;2;3Mb", "a\x1b%Gb",
     "a\x1b[1;2;?3hb", "a\x1b]0;" + "x" * 3000 + "\x07b", "\xff\xfe", "a\x1b[2 qb",
 ]
@@ -229,7 +241,8 @@ numbers = st.integers(0, 9) | st.sampled_from(["", 30, 31])
 ALPHABET = "abcXYZ 0123é─漢字"
 texts = st.text(ALPHABET, max_size=20) | st.text(ALPHABET, min_size=25, max_size=40)
 newlines = st.sampled_from(["\r\n", "\r", "\r\n\r\n"])
-colours = st.sampled_from(["", "1", "4", "7", "31", "44", "38;5;200", "48;2;1;2;3", "22", "24", "39", "49", "0;32", "4:3"])
+colours = st.sampled_from(["", "1", "4", "7", "31", "44", "38;5;200", "48;2;1;2;3", "22", "24", "39", "49", "0;32",
+                           "4:3"])
 steps = st.one_of(
     texts, newlines,
     st.builds("\x1b[{};{}H".format, numbers, numbers),
@@ -241,25 +254,36 @@ steps = st.one_of(
     st.builds("\x1b[{}m".format, colours),
     # tmux leaves the column as it is and takes no notice of the margins here.
     st.builds("\x1b[r\x1b[{}H\x1b[{}{}\r".format, st.integers(1, 8), st.integers(1, 9), st.sampled_from("LM")),
-    st.sampled_from(["\x1bD", "\x1bE", "\x1bM", "\x1b[r", "\x1b7", "\x1b8", "\t", "\x1b[4h", "\x1b[4l", "\x1b[?6h", "\x1b[?6l",
-                     "\x1bH", "\x1b[g", "\x1b[Z", "\x1b(0", "\x1b(B", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25l", "\x1b#8"]))
+    st.sampled_from(["\x1bD", "\x1bE", "\x1bM", "\x1b[r", "\x1b7", "\x1b8", "\t", "\x1b[4h", "\x1b[4l", "\x1b[?6h",
+    "\x1b[?6l",
+                     "\x1bH", "\x1b[g", "\x1b[Z", "\x1b(0", "\x1b(B", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25l",
+                     "\x1b#8"]))
+
+
+def is_apart(screen, step):
+    """Would the two differ here: by half of a wide character, insert mode, or where margins send the cursor?"""
+    line = screen.lines[screen.cursor.y]
+    if step[0] >= " ":
+        is_wide = "漢" in step or "字" in step or any("" in each.chars for each in screen.lines)
+        # In insert mode tmux makes room for a run of text at once, in the line that it begins in.
+        wraps = screen.is_wrap_pending or len(step) > screen.size[0] - screen.cursor.x
+        return line.chars[screen.cursor.x] == "" or "insert" in screen.modes and (is_wide or wraps)
+    return step[-1] in "@PXJK" and "" in line.chars or step[-1] == "r" and "origin" in screen.modes
 
 
 def as_both_understand(steps):
-    """The bytes of `steps`, and what keeps the two out of what they are known to do differently."""
+    """The bytes of `steps`, less what the two are known to do differently."""
     screen = Screen(SIZE)
     done = []
-    for step in steps:
-        if step and step[0] < " " and step not in ("\r\n", "\r"):
-            line = screen.lines[screen.cursor.y]
-            # A wrap that is pending ends in different ways; so does what meets half of a wide character.
-            if screen.is_wrap_pending or "" in line.chars:
-                step = "\r\n" + step
+    for step in filter(None, steps):
+        if is_apart(screen, step) or "1049" in step and ("h" in step) == screen.is_alternate:
+            continue
+        if step[0] < " " and screen.is_wrap_pending:
+            step = "\r" + step
+        elif step[0] >= " " and any("" in line.chars for line in screen.lines):
+            step = "\x1b[49m" + step     # what remains of half a character has this background in xterm only
         if "1049" in step:
-            # xterm saves the cursor where DECSC does, one for each screen, and restores it on any 1049l.
-            if ("h" in step) == screen.is_alternate:
-                continue
-            step += "\x1b7"
+            step += "\x1b7"              # xterm saves the cursor where DECSC does, one for each screen
         done.append(step)
         screen.feed(step.encode("utf-8"))
     return "".join(done).encode("utf-8")

@@ -55,17 +55,21 @@ CAPTURES = {
     "vim": (80, 24, ["vim", "-u", "NONE", "-N", "-n", "--cmd", "set nu hls laststatus=2 t_Co=256",
                      "-c", "syntax on", "source.c"],
             [b"/int\r", b"oint added; // \xe6\xbc\xa2\xe5\xad\x97\x1b", b"ggdd", b":split\r", b"\x06", b"Vjj"]),
-    "vim-left": (80, 24, ["sh", "-c", "echo before; vim -u NONE -N -n source.c; echo after"], [b"ihello\x1b", b":q!\r"]),
-    "less": (80, 24, ["less", "-R", "lines"], [b" ", b"b", b"/line 120\r", b"jjjkk", b"G", b"\x1b[A", b"-S\r", b"100g"]),
+    "vim-left": (80, 24, ["sh", "-c", "echo before; vim -u NONE -N -n source.c; echo after"], [b"ihello\x1b",
+    b":q!\r"]),
+    "less": (80, 24, ["less", "-R", "lines"], [b" ", b"b", b"/line 120\r", b"jjjkk", b"G", b"\x1b[A", b"-S\r",
+    b"100g"]),
     "htop": (100, 30, ["sh", "-c", "exec htop -d 20 -p $$"], [b"", b"\x1bOB", b"t"]),
     "mc": (80, 24, ["mc", "-u", "--nosubshell", ".", "."], [b"", b"\x1bOB\x1bOB", b"\x1b9", b"\x1bOB\x1bOB"]),
-    "dialog": (70, 20, ["dialog", "--colors", "--title", "A title", "--menu", "\\Z1Choose\\Zn one of these", "15", "50",
+    "dialog": (70, 20, ["dialog", "--colors", "--title", "A title", "--menu", "\\Z1Choose\\Zn one of these", "15",
+    "50",
                         "5", "1", "first", "2", "second", "3", "漢字", "4", "Grüße", "5", "fifth", "6", "sixth"],
                [b"", b"\x1bOB", b"\x1bOB", b"\t"]),
     "bash": (60, 15, ["bash", "--norc", "--noprofile", "-i"],
              [b"ls -l --color=always --time-style=+ | cut -c1-40\r",
               b"echo a very long line that does not fit into the width of this terminal at all, so it wraps\r",
-              b"seq 30 | tr '\\n' ' '\r", b"\x01echo half a line \x05\x7f\x7f\x1bbmore \x1b[D\x1b[D\x1b[D#", b"\r", b"\x12seq", b"\x1b[C",
+              b"seq 30 | tr '\\n' ' '\r", b"\x01echo half a line \x05\x7f\x7f\x1bbmore \x1b[D\x1b[D\x1b[D#", b"\r",
+              b"\x12seq", b"\x1b[C",
               b"\x15printf '\\033[4;5H%s\\033[K\\033[9;1H' there\r"]),
     "build": (90, 25, ["sh", "-c", BUILD], []),
     "git": (80, 24, ["sh", "-c", HISTORY], []),
@@ -82,7 +86,8 @@ ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8",
 def capture(pg, name, place):
     """Run one program in `place`; return all that it has written when the last key has had its effect."""
     cols, rows, argv, keys = CAPTURES[name]
-    session = pg.start(argv, "capture-" + name, size=(cols, rows), cwd=str(place), env=dict(ENVIRONMENT, HOME=str(place)))
+    session = pg.start(argv,
+    "capture-" + name, size=(cols, rows), cwd=str(place), env=dict(ENVIRONMENT, HOME=str(place)))
     session.wait_idle(IDLE_S, 60)
     for key in keys:
         if key:
