@@ -120,8 +120,11 @@ def char_width(char):
     for first, last, columns in tables.WIDTH_CORRECTIONS:
         if first <= code <= last:
             return columns
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+    category = unicodedata.category(char)
+    if category in ("Mn", "Me", "Cf"):
         return 0
+    if category == "Cn":        # Python before 3.9 says of what is unassigned that it is full width
+        return 2 if 0x20000 <= code <= 0x3FFFD else 1
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 

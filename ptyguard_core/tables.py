@@ -257,12 +257,21 @@ WIDTH_CORRECTIONS = (
     (0x110CD, 0x110CD, 1),
     (0x1160, 0x11FF, 0),        # Hangul vowels and finals join what stands before (Kuhn, wcwidth.c)
     (0xD7B0, 0xD7FB, 0),
-    (0x1F6D5, 0x1F6D7, 2),      # emoji of Unicode 13 to 15: EastAsianWidth.txt of 15.0
+    (0x2028, 0x2029, 0),        # separators of lines and paragraphs, as tmux has them
+    (0x3248, 0x324F, 2),        # black squares with numbers, and hexagrams: glibc, bug 21750;
+    (0x4DC0, 0x4DFF, 2),        #   Unicode says so of the latter from 16 on
+    (0x1ABF, 0x1ACE, 0),        # newer than Python 3.8's Unicode 12.1: UnicodeData.txt and
+    (0x31BB, 0x31BF, 2),        #   EastAsianWidth.txt of 15.0
+    (0x4DB6, 0x4DBF, 2),
+    (0x9FF0, 0x9FFF, 2),
+    (0x1F6D5, 0x1F6D7, 2),
     (0x1F6DC, 0x1F6DF, 2),
     (0x1F6FB, 0x1F6FC, 2),
     (0x1F7F0, 0x1F7F0, 2),
     (0x1F90C, 0x1F93A, 2),
+    (0x1F93B, 0x1F93B, 1),
     (0x1F93C, 0x1F945, 2),
+    (0x1F946, 0x1F946, 1),
     (0x1F947, 0x1F9FF, 2),
     (0x1FA70, 0x1FAFF, 2),
 )

@@ -97,6 +97,16 @@ def test_what_is_handled_as_a_run_is_as_wide_as_that_says():
             assert not room._is_emoji(char), hex(ord(char))
 
 
+@pytest.mark.parametrize("char, columns", [
+    ("a", 1), ("\u00e9", 1), ("\u0301", 0), ("\u200b", 0), ("\u200d", 0), ("\ufe0f", 0), ("\u00ad", 1), ("\u0600", 1),
+    ("漢", 2), ("한", 2), ("\u1161", 0), ("\uff21", 2), ("\uff71", 1), ("\u2500", 1), ("\u2764", 1), ("\u231a", 2),
+    ("\U0001f680", 2), ("\U0001fae0", 2), ("\U0001f6dc", 2), ("\U0001f1e9", 1), ("\U00020000", 2), ("\U0003ff00", 2),
+    ("\ue0b0", 1), ("\ufffd", 1), ("\u0378", 1), ("\U000e0067", 0), ("\u4dc0", 2), ("\u2028", 0), ("\U0010ffff", 1),
+])
+def test_a_character_is_as_wide_as_programs_count(char, columns):
+    assert char_width(char) == columns
+
+
 @pytest.mark.parametrize("ranges", [tables.EMOJI_RANGES, tables.MODIFIER_BASE_RANGES])
 def test_ranges_that_are_searched_are_sorted(ranges):
     assert list(ranges) == sorted(ranges)

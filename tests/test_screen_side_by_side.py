@@ -90,6 +90,14 @@ class Tmux:
         facts["pane_tabs"] = re.sub("^0,?", "", facts["pane_tabs"])
         return facts, text.split("\n")[:self._size[1]], styled
 
+    def show_all(self, data):
+        """The history that these bytes make in a fresh pane, as rows of text."""
+        self._do("respawn-pane", "-k", "exec cat")
+        self._do("clear-history")
+        self.show(data)
+        rows = self._do("capture-pane", "-p", "-S", "-").split("\n")[:-1]
+        return rows[:-self._size[1]]
+
     def close(self):
         self._do("kill-server")
 
@@ -163,6 +171,20 @@ def test_a_real_program_looks_the_same_in_tmux(panes, path):
     data = path.read_bytes()
     for cut in cuts(data):
         assert_equal(panes(size), data[:cut], size)
+
+
+@pytest.mark.parametrize("data, size", [
+    ("".join(f"line {n}\r\n" for n in range(300)), (30, 8)),
+    ("".join(f"long line {n} " * (n % 9) + "\r\n" for n in range(99)), (30, 8)),
+    ("\x1b[?1049h" + "x\r\n" * 20 + "\x1b[?1049ly\r\n" * 9, (30, 8)),
+    ("".join(f"line {n}\r\n" for n in range(20)) + "\x1b[3S\x1b[2T\x1b[8;1H" + "\n" * 5, (30, 8)),
+] + [(path.read_bytes(), tuple(map(int, path.stem.rsplit("-", 1)[1].split("x")))) for path in CAPTURES
+     if path.stem.startswith(("git", "build", "bash", "vim-left", "less"))], ids=lambda value: ascii(value)[:20])
+def test_the_history_is_the_same_in_tmux(panes, data, size):
+    data = data if isinstance(data, bytes) else data.encode("utf-8")
+    screen = Screen(size)
+    screen.feed(data)
+    assert panes(size).show_all(data) == [line.text.rstrip() for line in screen.history]
 
 
 # --- sequences written by hand -----------------------------------------------------------------------
