@@ -16,7 +16,8 @@ Rule 4: whatever the bytes are, work is linear in them times the screen, and mem
 Rule 5: a wide character is its cell and an empty one after it; whoever writes or cuts
         between the two leaves blanks (`_split`), so no line ever has half of one.
 
-C1 controls are those of decoded text, U+0080 to U+009F: a lone byte 0x9B is invalid UTF-8.
+C1 controls do nothing, as in xterm and tmux where they speak UTF-8: not U+009B, which is CSI
+elsewhere, and not the byte 0x9B, which is invalid.
 
 Not handled: protected cells (DECSCA; selective erases erase everything), double width
 and height lines, VT52 mode, 132 columns (DECCOLM), rectangles (DECCRA and kin), graphics,
@@ -144,49 +145,49 @@ _RUN = re.compile(r"([" + tables.NARROW_RANGES + r"]+)|([" + tables.WIDE_RANGES 
 
 # --- sequences -----------------------------------------------------------------------------------
 
-_C0 = r"\x00-\x17\x19\x1c-\x1f\x7f"         # carried out inside sequences (rule 2)
-_ABORT = r"(?=[^\x00-\x17\x19\x1c-\x7f])"   # CAN, SUB, ESC and all that is not ASCII
-_OSC_BODY = r"[^\x07\x18\x1a\x1b\x9c]*"
-_BODY = r"[^\x18\x1a\x1b\x9c]*"
+# Carried out inside sequences (rule 2), or ignored there.
+_C0 = r"\x00-\x17\x19\x1c-\x1f\x7f-\x9f"
+_ABORT = r"(?:(?=[\x18\x1a\x1b])|[^\x00-\x9f])"     # another character aborts, and is gone
+_OSC_BODY = r"[^\x07\x18\x1a\x1b]*"
+_BODY = r"[^\x18\x1a\x1b]*"
 _CUT_OFF = r"(?=[\x18\x1a]|\x1b[^\\])"
 _FINAL = r"[0-OQ-WYZ\\`a-jl-~]"             # of ESC; the others introduce strings and CSI
 
-_CSI = r"(?:\x1b[" + _C0 + r"]*\[|\x9b)"
-_OSC = r"(?:\x1b[" + _C0 + r"]*\]|\x9d)"
+_CSI = r"\x1b[" + _C0 + r"]*\["
+_OSC = r"\x1b[" + _C0 + r"]*\]"
 # `ESC k` is screen's and tmux's own: a title.
-_STRING = r"(?:\x1b[" + _C0 + r"]*[PX^_k]|[\x90\x98\x9e\x9f])"
+_STRING = r"\x1b[" + _C0 + r"]*[PX^_k]"
 
 # What each number stands for is in `Screen.feed`.  From `10` on everything is rare: control
-# bytes inside, 8-bit introducers, sequences that are aborted, and last what has no end yet.
+# bytes inside, sequences that are aborted, and last what has no end yet.
 _TOKEN = re.compile(
     r"([^\x00-\x1f\x7f-\x9f]+)"                                     # 1: text
     r"|(\r\n)"                                                      # 2
     r"|\x1b\[([0-9:;]*)m"                                           # 3: SGR
     r"|\x1b\[([<-?]?)([0-9:;]*)([ -/]*[@-~])"                       # 4, 5, 6: CSI
-    r"|([\x00-\x1a\x1c-\x1f\x7f-\x8f\x91-\x97\x99\x9a\x9c])"        # 7: controls
+    r"|([\x00-\x1a\x1c-\x1f\x7f-\x9f])"                             # 7: controls
     r"|\x1b([ -/]+[0-~]|" + _FINAL + r")"                           # 8: ESC
-    r"|\x1b\](" + _OSC_BODY + r")(?:\x07|\x9c|\x1b\\)"              # 9: OSC
+    r"|\x1b\](" + _OSC_BODY + r")(?:\x07|\x1b\\)"                   # 9: OSC
     r"|(" + _CSI + r"[" + _C0 + r" -?]*(?:[@-~]|" + _ABORT + r"))"                      # 10
-    r"|(" + _OSC + _OSC_BODY + r"(?:\x07|\x9c|\x1b\\|" + _CUT_OFF + r"))"               # 11
-    r"|(" + _STRING + _BODY + r"(?:\x9c|\x1b\\|" + _CUT_OFF + r"))"                     # 12
+    r"|(" + _OSC + _OSC_BODY + r"(?:\x07|\x1b\\|" + _CUT_OFF + r"))"                    # 11
+    r"|(" + _STRING + _BODY + r"(?:\x1b\\|" + _CUT_OFF + r"))"                          # 12
     r"|(\x1b[" + _C0 + r"]*(?:[ -/][" + _C0 + r" -/]*[0-~]|" + _FINAL + r")"            # 13
     r"|\x1b[" + _C0 + r" -/]*" + _ABORT + r")"
-    r"|([\x1b\x90\x98\x9b\x9d-\x9f](?s:.*))")                                           # 14
+    r"|(\x1b(?s:.*))")                                                                  # 14
 
 _CONTROL = re.compile("[" + _C0 + "]")
-_NO_C0 = {code: None for code in range(0x20) if code != 0x1B}
-_NO_C0[0x7F] = None
-_CSI_PARTS = re.compile(r"(?:\x1b\[|\x9b)([<-?]?)([0-9:;]*)([ -/]*[@-~])")
+_NO_C0 = {code: None for code in list(range(0x20)) + list(range(0x7F, 0xA0)) if code != 0x1B}
+_CSI_PARTS = re.compile(r"\x1b\[([<-?]?)([0-9:;]*)([ -/]*[@-~])")
 _INTRODUCER = re.compile("(?P<csi>" + _CSI + ")|(?P<osc>" + _OSC + ")|(?P<string>" + _STRING + ")|(?P<escape>\x1b)")
 
-_OSC_END = re.compile(r"[\x07\x18\x1a\x1b\x9c]")
+_OSC_END = re.compile(r"[\x07\x18\x1a\x1b]")
 
 # Where what is skipped ends.  The ESC of the string terminator is an end itself: what
 # remains of it, `ESC \`, does nothing.
 _SKIP_ENDS = {
     "csi": re.compile(r"[@-~]|" + _ABORT),
-    "osc": re.compile(r"[\x07\x9c]|(?=[\x18\x1a\x1b])"),
-    "string": re.compile(r"\x9c|(?=[\x18\x1a\x1b])"),
+    "osc": re.compile(r"\x07|(?=[\x18\x1a\x1b])"),
+    "string": re.compile(r"(?=[\x18\x1a\x1b])"),
     "escape": re.compile(r"[0-~]|" + _ABORT),
 }
 
@@ -386,7 +387,7 @@ class Screen:
             text, seen = self._held + text, len(self._held)
             self._held = ""
             # A string is looked at once, however small the pieces are that it comes in.
-            if text.startswith(("\x1b]", "\x9d")) and not _OSC_END.search(text, max(1, seen - 1)):
+            if text.startswith("\x1b]") and not _OSC_END.search(text, max(1, seen - 1)):
                 self._hold(text)
                 return
         print_, style, control = self._print, self._select_rendition, self._control_sequence
@@ -394,7 +395,8 @@ class Screen:
             kind = match.lastindex
             if kind == 1:
                 print_(match.group())
-            elif kind == 2:
+                continue
+            if kind == 2:
                 self._carriage_return()
                 self._line_feed()
             elif kind == 3:
@@ -407,8 +409,12 @@ class Screen:
                 self._escape(match.group(8))
             elif kind == 9:
                 self._system_command(match.group(9))
+            elif kind == 14:
+                self._hold(match.group())
+                break
             else:
                 _RARE[kind](self, match.group())
+            self._last = ""             # REP repeats only what stands right before it
 
     def _control(self, char):
         method = _CONTROLS.get(char)
@@ -454,7 +460,7 @@ class Screen:
         introducer = _INTRODUCER.match(string)
         self._controls_inside(introducer.group())
         body = string[introducer.end():]
-        for terminator in ("\x07", "\x9c", "\x1b\\"):
+        for terminator in ("\x07", "\x1b\\"):
             if body.endswith(terminator):
                 self._system_command(body[:-len(terminator)])
 
@@ -472,7 +478,7 @@ class Screen:
         else:
             self._controls_inside(sequence)
             held = sequence.translate(_NO_C0)
-            body = len(held) - (1 if kind == "escape" or held[0] == "\x9b" else 2)
+            body = len(held) - (1 if kind == "escape" else 2)
         if body <= _HELD_MAX[kind]:
             self._held = held
         elif kind in ("osc", "string") and sequence.endswith("\x1b"):
@@ -488,6 +494,7 @@ class Screen:
             self._controls_inside(text[:end])
         if match:
             self._skipped = None
+            self._last = ""
         return end
 
     # --- text ---
@@ -500,17 +507,20 @@ class Screen:
             text = first + (rest.translate(self._translation) if self._translation else rest)
         elif self._translation:
             text = text.translate(self._translation)
-        self._last = text[-1]
         if text.isascii():
+            self._last = text[-1]
             self._print_narrow(text)
             return
         for match in _RUN.finditer(text):
+            run = match.group()
+            if match.lastindex:
+                self._last = run[-1]
             if match.lastindex == 1:
-                self._print_narrow(match.group())
+                self._print_narrow(run)
             elif match.lastindex == 2:
-                self._print_wide(match.group())
+                self._print_wide(run)
             else:
-                self._print_character(match.group())
+                self._print_character(run)
 
     def _print_character(self, char):
         """Anything that may join what is before it."""
@@ -523,10 +533,9 @@ class Screen:
         elif x >= 0 and _joins(char, line.chars[x]):
             self._combine(line, x, char)
             self._widen(line, x)
-        elif width == 1:
-            self._print_narrow(char)
         else:
-            self._print_wide(char)
+            self._last = char
+            (self._print_narrow if width == 1 else self._print_wide)(char)
 
     def _before_cursor(self, line):
         """The column of the character that the cursor stands behind, -1 for none."""
@@ -545,7 +554,7 @@ class Screen:
         if self._x != x + 1 or self.is_wrap_pending or x + 1 > self._limit():
             return
         if "insert" in self.modes:
-            self._insert_blanks(line, x + 1, 1)
+            self._make_room(line, x + 1, 1)
         _split(line, x + 2, self._blank)
         line.chars[x + 1] = ""
         line.attrs[x + 1] = line.attrs[x]
@@ -588,7 +597,7 @@ class Screen:
             end = x + count
             line = self.lines[self._y]
             if "insert" in self.modes:
-                self._insert_blanks(line, x, count)
+                self._make_room(line, x, count)
             chars = line.chars
             if chars[x] == "":
                 _split(line, x, self._blank)
@@ -621,7 +630,7 @@ class Screen:
             count = 2 * len(piece)
             line = self.lines[self._y]
             if "insert" in self.modes:
-                self._insert_blanks(line, x, count)
+                self._make_room(line, x, count)
             _split(line, x, self._blank)
             _split(line, x + count, self._blank)
             cells = [""] * count
@@ -634,7 +643,9 @@ class Screen:
     def _repeat(self, numbers):
         if self._last:
             char = self._last
-            count = min(max(1, numbers[0]), self._cols * self._rows)
+            count, most, width = max(1, numbers[0]), self._cols * self._rows, self._right - self._left + 1
+            if count > most:
+                count = most + (count - most) % width       # the same to look at
             if char_width(char) == 1:
                 self._print_narrow(char * count)
             elif char_width(char) == 2:
@@ -831,6 +842,10 @@ class Screen:
     def _reset_columns_margins(self):
         self._left, self._right = 0, self._cols - 1
 
+    def _columns_margins_switched(self):
+        if "left_right_margins" not in self.modes:
+            self._reset_columns_margins()
+
     def _set_top_bottom_margins(self, numbers):
         top = max(1, numbers[0])
         bottom = numbers[1] if len(numbers) > 1 else 0
@@ -904,13 +919,14 @@ class Screen:
                 self._erase(y, left, end)
 
     def _scroll_up(self, numbers):
-        self.is_wrap_pending = False
         self._scroll(self._top, max(1, numbers[0]))
 
     def _scroll_down(self, numbers):
+        self._scroll_back(self._top, max(1, numbers[0]))
+
+    def _scroll_down_or_track(self, numbers):
         if len(numbers) == 1:           # with five it is mouse tracking by highlighting
-            self.is_wrap_pending = False
-            self._scroll_back(self._top, max(1, numbers[0]))
+            self._scroll_down(numbers)
 
     # --- insert and delete ---
 
@@ -929,13 +945,18 @@ class Screen:
 
     def _insert_blanks(self, line, x, count):
         """Push what stands from column `x` to the right margin to the right."""
-        end = self._right + 1 if x <= self._right else self._cols
+        end = self._right + 1
         count = min(count, end - x)
         _split(line, x, self._blank)
         _split(line, end - count, self._blank)
         _split(line, end, self._blank)
         line.chars[x:end] = [" "] * count + line.chars[x:end - count]
         line.attrs[x:end] = [self._blank] * count + line.attrs[x:end - count]
+
+    def _make_room(self, line, x, count):
+        """What insert mode does: nothing outside the margins."""
+        if self._left <= x <= self._right:
+            self._insert_blanks(line, x, count)
 
     def _delete_cells(self, line, x, count):
         """Pull what stands up to the right margin to column `x`."""
@@ -959,7 +980,6 @@ class Screen:
 
     def _between_margins(self, change, x, numbers):
         if self._is_inside():
-            self.is_wrap_pending = False
             for line in self.lines[self._top:self._bottom + 1]:
                 change(line, x, max(1, numbers[0]))
 
@@ -1317,7 +1337,7 @@ _CSI_METHODS = _methods(tables.CSI)
 _OSC_METHODS = _methods(tables.OSC)
 _RAW_METHODS = {Screen._select_rendition}           # these want parameters as text
 _RARE = {10: Screen._mixed_control_sequence, 11: Screen._mixed_system_command,
-         12: Screen._ignored_string, 13: Screen._mixed_escape, 14: Screen._hold}
+         12: Screen._ignored_string, 13: Screen._mixed_escape}
 
 # How much of an unfinished sequence is kept.  Of strings without effect nothing but
 # what says that they are such.

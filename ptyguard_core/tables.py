@@ -12,7 +12,7 @@ iTerm2's documentation (OSC 133); Unicode 14 and 15 for widths.
 
 # --- control bytes ---------------------------------------------------------------------
 
-# Those that are missing here do nothing: NUL, ENQ, BEL, XON, XOFF, CAN, SUB, DEL ...
+# Those that are missing here do nothing: NUL, ENQ, BEL, XON, XOFF, CAN, SUB, DEL, and C1.
 CONTROLS = {
     "\x08": "backspace",
     "\x09": "tab",
@@ -22,12 +22,6 @@ CONTROLS = {
     "\x0d": "carriage_return",
     "\x0e": "shift_out",
     "\x0f": "shift_in",
-    "\x84": "index",
-    "\x85": "next_line",
-    "\x88": "set_tab_stop",
-    "\x8d": "reverse_index",
-    "\x8e": "single_shift_2",
-    "\x8f": "single_shift_3",
 }
 
 # --- ESC ... ----------------------------------------------------------------------------
@@ -55,7 +49,7 @@ CHARSET_SLOTS = {"(": 0, ")": 1, "*": 2, "+": 3, "-": 1, ".": 2, "/": 3}
 # DEC special graphics (VT100 user guide, table 3-9), for 0x5F to 0x7E.
 DEC_GRAPHICS = dict(zip(
     range(0x5F, 0x7F),
-    "\u00a0\u25c6\u2592\u2409\u240c\u240d\u240a\u00b0\u00b1\u2424\u240b\u2518\u2510\u250c\u2514"
+    " \u25c6\u2592\u2409\u240c\u240d\u240a\u00b0\u00b1\u2424\u240b\u2518\u2510\u250c\u2514"
     "\u253c\u23ba\u23bb\u2500\u23bc\u23bd\u251c\u2524\u2534\u252c\u2502\u2264\u2265\u03c0\u2260\u00a3\u00b7"))
 
 # What a character becomes where another set than ASCII is shifted in.
@@ -80,7 +74,7 @@ CSI = {
     "M": "delete_lines",
     "P": "delete_characters",
     "S": "scroll_up",
-    "T": "scroll_down",
+    "T": "scroll_down_or_track",
     "X": "erase_characters",
     "Z": "tab_back",
     "^": "scroll_down",
@@ -189,7 +183,7 @@ MODE_ACTS = {
 }
 
 # What else happens when a mode is set or reset.
-MODE_EFFECTS = {"origin": "home", "left_right_margins": "reset_columns_margins"}
+MODE_EFFECTS = {"origin": "home", "left_right_margins": "columns_margins_switched"}
 
 # What DECSTR puts back (xterm, ReallyReset): the rest stays.
 SOFT_RESET_MODES = ("application_cursor", "application_keypad", "autowrap", "cursor_visible", "insert",

@@ -139,7 +139,7 @@ def test_what_moves_or_erases_ends_a_pending_wrap(ends_it):
     assert not shown("\n0123456789", ends_it).is_wrap_pending
 
 
-@pytest.mark.parametrize("keeps_it", ["\t", "\x1b[31m", "\x1b[1K", "\x1b7\x1b[H\x1b8", "\x1b]0;x\x07", "\a"])
+@pytest.mark.parametrize("keeps_it", ["\t", "\x1b[31m", "\x1b[1K", "\x1b7\x1b[H\x1b8", "\x1b]0;x\x07", "\a", "\x1b[S", "\x1b[T", "\x1b[m"])
 def test_what_does_neither_keeps_a_pending_wrap(keeps_it):
     assert shown("0123456789", keeps_it).is_wrap_pending
 
@@ -254,7 +254,7 @@ def test_a_single_shift_is_for_one_character():
     ("\x1b[9C\x1b[Z", (8, 0)), ("\x1b[9C\x1b[5Z", (0, 0)), ("a\nb", (2, 1)), ("\x1bD", (0, 1)), ("a\x1bE", (0, 1)),
     ("\x1b[3;3H\x1b7\x1b[H\x1b8", (2, 2)), ("\x1b[3;3H\x1b[s\x1b[H\x1b[u", (2, 2)), ("ab\x1b8", (0, 0)),
     ("\x1b[99999999999999999999B", (0, 3)), ("a\x0bb\x0cc", (3, 2)), ("\x1b[2;3H\x1bM", (2, 0)),
-    ("\x1b[20h\n", (0, 1)), ("\x1b[20hab\n", (0, 1)), ("\u0085", (0, 1)),
+    ("\x1b[20h\n", (0, 1)), ("\x1b[20hab\n", (0, 1)), ("a\u0085b\u0084", (2, 0)),
 ])
 def test_the_cursor_goes_where_it_is_sent(data, where):
     assert position(shown(data)) == where
@@ -379,9 +379,18 @@ def test_a_line_that_is_scrolled_in_has_the_current_background():
     assert screen.lines[3].attrs == [Attr(bg=1)] * 10
 
 
+@pytest.mark.parametrize("data, row", [
+    ("x\x1b[3b", "xxxx"), ("e\u0301\x1b[2b", "e\u0301ee"), ("\x1b(0q\x1b[b", "──"), ("x\x1b[3b\x1b[3b", "xxxx"),
+    ("x\x1b[1m\x1b[3b", "x"), ("x\x1b]0;t\x07\x1b[3b", "x"), ("x\a\x1b[3b", "x"), ("x\x1b]0;" + "t" * 9999 + "\x07\x1b[3b", "x"),
+])
+def test_repeat_repeats_what_stands_right_before_it(data, row):
+    for at in range(0, len(data.encode()) + 1, 1 + len(data) // 20):
+        assert rows(shown(data.encode()[:at], data.encode()[at:]))[0] == row
+
+
 def test_repeat_is_bounded_by_the_screen():
     screen = shown("x\x1b[99999999b")
-    assert rows(screen) == ["x" * 10] * 3 + ["x"]
+    assert rows(screen) == ["x" * 10] * 3 + ["x" * 6], "as many as 65536 leave in the last line"
     assert rows(shown("漢\x1b[2b"))[0] == "漢漢漢"
     assert rows(shown("\x1b[5b"))[0] == ""
 
@@ -511,15 +520,15 @@ def test_a_reset_makes_it_as_new():
 
 @pytest.mark.parametrize("data, row", [
     ("a\x1b[31\nmb", "a"), ("\x1b[2\x08Cx", "  x"), ("a\x1b[3\x181mb", "a1mb"), ("a\x1b[3\x1b[Cb", "a b"),
-    ("a\x1b\x00[Cb", "a b"), ("a\x1b(\x000q", "a─"), ("\u009b2Cx", "  x"), ("a\x1b[?3;2;1$yb", "ab"),
+    ("a\x1b\x00[Cb", "a b"), ("a\x1b(\x000q", "a─"), ("\u009b2Cx", "2Cx"), ("a\x1b[?3;2;1$yb", "ab"),
     ("a\x1b]0;t\x1b[Cb", "a b"), ("a\x1bP1;2q#0~~\x07~\x1b\\b", "ab"), ("a\x1b_Gx\x1b\\b", "ab"),
     ("a\x1b^x\x1b\\\x1bXy\x1b\\b", "ab"), ("a\x1bktitle\x1b\\b", "ab"), ("a\x1b%Gb", "ab"), ("a\x1b#3b", "ab"),
-    ("a\x1b]777;notify;x;y\x07b", "ab"), ("a\x1b]0;t\u009cb", "ab"), ("a\x1b]0;t\x18b", "ab"),
-    ("a\x1b[1é", "aé"), ("a\x1b[<1;2;3Mb", "ab"), ("a\x1b[1;2;?3hb", "ab"), ("a\x7fb\x00", "ab"),
+    ("a\x1b]777;notify;x;y\x07b", "ab"), ("a\x1b]0;t\u009cb\x07c", "ac"), ("a\x1b]0;t\x18b", "ab"),
+    ("a\x1b[1éC", "aC"), ("a\x1b漢bc", "abc"), ("a\x1b(漢0q", "a0q"), ("a\x1b[3\u0085C", "a"), ("a\x1b[<1;2;3Mb", "ab"), ("a\x1b[1;2;?3hb", "ab"), ("a\x7fb\x00", "ab"),
     ("a\x1b[" + "1;" * 5000 + "Cb", "ab"), ("a\x1b]0;" + "x" * 9999 + "\x1b\\b", "ab"),
     ("a\x1bP" + "x" * 9999 + "\x1b\\b", "ab"), ("a\x1b[" + "1" * 500 + "Cb", "a        b"),
     ("a\x1b" + " " * 2000 + "Fb", "ab"), ("a\x1b[" + "\x01" * 2000 + "Cb", "a b"), ("a\x1b\\b", "ab"),
-    ("a\u009d\x07b\u009d0;t\x07c\u0090x\u009cd", "abcd"), ("a\x1b]\x07b\x1b]\u009cc\x1b]\x1b\\d", "abcd"),
+    ("a\u009d\x07b\u0090x\u009cd", "abxd"), ("a\x1b]\x07b\x1b]\u009c\x1b\\c\x1b]\x1b\\d", "abcd"),
     ("a\x1bP\x1b\x1b[Cb", "a b"), ("a\x1b!\x1b[Cb", "a b"),
 ])
 def test_a_sequence_is_taken_whole_however_it_is_cut(data, row):
@@ -604,7 +613,6 @@ XTERM_NOT_TMUX = [
     "BS stays in its line, unless reverse wrap is on (CursorBack)"),
     ("ab\x1b[?1049l", ["ab"], (0, 0), "1049 restores the cursor on the main screen too (srm_OPT_ALTBUF_CURSOR)"),
     ("\x1b[2;2H\x1b7\x1b[H\x1b[?1049h\x1b[?1049l\x1b8", [""], (0, 0), "1049 saves it where DECSC does (CursorSave)"),
-    ("a\u009b2Cb", ["a  b"], (4, 0), "C1 controls of decoded text are carried out (VTparse)"),
     ("a\x1b]0;t\x1b[Cb", ["a b"], (3, 0), "ESC aborts a string; the title of tmux would be set"),
     ("x\x1b[?47hy\x1b[?47l\x1b[?47h", [" y"], (2, 0), "47 clears nothing (srm_ALTBUF)"),
 ]
