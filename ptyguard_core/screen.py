@@ -445,7 +445,7 @@ class Screen:
     def _mixed_escape(self, sequence):
         self._controls_inside(sequence)
         name = sequence.translate(_NO_C0)[1:]
-        if name and not name[-1] < "0":
+        if "0" <= name[-1:] <= "~":
             self._escape(name)
 
     def _system_command(self, body):

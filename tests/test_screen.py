@@ -238,6 +238,11 @@ def test_line_drawing_is_drawn():
     assert screen.charsets == (("B", "0", "B", "B"), 0)
 
 
+def test_a_set_that_was_not_named_whole_is_not_shifted_in():
+    assert shown("\x1b(漢").charsets == shown("\x1b(\x18").charsets == (("B",) * 4, 0)
+    assert shown("\x1b(\x070").charsets == (("0", "B", "B", "B"), 0)
+
+
 def test_a_single_shift_is_for_one_character():
     assert rows(shown("\x1b*0\x1bNqq"))[0] == "─q"
     assert rows(shown("\x1b+0\x1bOqq\x1boq\x1b(A\x0f#"))[0] == "─q─£"
