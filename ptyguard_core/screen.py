@@ -551,7 +551,7 @@ class Screen:
 
     def _widen(self, line, x):
         """Make the narrow character before the cursor a wide one, if there is room."""
-        if self._x != x + 1 or self.is_wrap_pending or x + 1 > self._limit():
+        if self._x != x + 1 or self.is_wrap_pending or x + 1 > self._limit() or not line.chars[x + 1]:
             return
         if "insert" in self.modes:
             self._make_room(line, x + 1, 1)
