@@ -11,6 +11,7 @@ CORE = os.path.join(ROOT, "ptyguard_core")
 # file: (floor, what it never imports).  A file imports only from lower floors.
 HOUSE = {
     "errors": (0, ""),
+    "tables": (0, ""),
     "circuit": (0, "time"),
     "liveness": (0, "time"),
     "stall": (0, "time"),
@@ -20,6 +21,7 @@ HOUSE = {
     "frames": (1, "socket"),
     "guardwire": (1, "frames json"),
     "journal": (1, ""),
+    "screen": (1, "os session"),
     "terminal": (1, "os session"),
     "detachkey": (1, "os"),
     "keys": (1, "os"),
@@ -30,7 +32,9 @@ HOUSE = {
     "tree": (1, "os"),
     "logfile": (1, ""),
     "canonical": (1, "os"),
+    "glyphs": (1, "os"),
     "registry": (1, "socket"),
+    "render": (2, "os session"),
     "usage": (2, ""),
     "loop": (2, "threading asyncio"),
     "link": (2, ""),
