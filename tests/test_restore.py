@@ -141,7 +141,7 @@ def test_a_program_that_took_the_whole_screen_long_ago_is_still_shown_so(world, 
     session.send(b"and more\n")
     session.wait_for(b"and more", LIMIT_S)
     after = world.json("screen", name)
-    assert after["is_alternate"] and after["rows"][19][0]["text"] == "still hereand more"
+    assert after["is_alternate"] and after["rows"][18][0]["text"] == "still hereand more"
 
 
 def test_killed_at_any_moment_of_a_flood_the_modes_are_not_forgotten(world, pg, name):
