@@ -252,11 +252,14 @@ class Session:
         total = self._put_notice(room, before_commit) if self.notice is not None else 0
         room -= total
         count = 1
+        end, look_at = ring.end_offset, self.past.due_at(ring)
         while reads and room and count > 0:
             count = read(master, ring.writable(room))
             if count > 0:
-                if self.past.wants(ring, count) and self.past.look(ring, count):
-                    self.is_past_news = True
+                end += count
+                if end > look_at:
+                    self.is_past_news |= self.past.look(ring, end)
+                    look_at = self.past.due_at(ring)
                 if lowest is not None and lowest < ring.start_after(count):
                     before_commit(ring.start_after(count))
                 ring.commit(count)

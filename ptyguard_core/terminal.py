@@ -58,10 +58,19 @@ def incomplete_tail(data, limit):
     return bytes(match.group()) if match else b""
 
 
-def unfinished_at(data):
-    """Where the sequence begins, of any length, that has not ended when `data` does; or None."""
-    last = data.rfind(b"\x1b")
-    return last if last >= 0 and _INCOMPLETE.match(data, last) else None
+def unfinished_at(data, end=None):
+    """Where the sequence begins, of any length, that has not ended when `data` does (or at
+    `end`); or None."""
+    end = len(data) if end is None else end
+    last = data.rfind(b"\x1b", 0, end)
+    if last < 0 or not _INCOMPLETE.match(data, last, end):
+        return None
+    if last == end - 1:                 # half of the terminator of a string?
+        before = data.rfind(b"\x1b", 0, last)
+        if before >= 0 and data[before + 1:before + 2] in (b"P", b"]", b"X", b"^", b"_") \
+                and _INCOMPLETE.match(data, before, end):
+            return before
+    return last
 
 
 # --- 1: where replay may start ---------------------------------------------------
@@ -285,6 +294,19 @@ _MODE_FAST = re.compile(
     rb"|[()*+\-./][ -/]?[0-~]"
     rb"|[=>noc])")
 
+# Whether there is any can be told without looking at each ESC, at the speed of memory: of
+# what remains without these bytes each ESC has to be one of a colour.
+_OTHERS = bytes(set(range(256)) - set(b"\x1b[]m?<>=!()*+-./nochlrq"))
+
+
+def has_only_colours(data):
+    """Whether all sequences in `data` are colours, or move the cursor, or erase."""
+    if b"\x1b" not in data:
+        return True
+    data = data.translate(None, _OTHERS)
+    return data.count(b"\x1b") == data.count(b"\x1b[m")
+
+
 # Of most sequences only the last of its kind counts.  Not of those that push and pop, and not
 # of two ways to the alternate screen, of which the first does.
 _COUNTED = re.compile(rb"\x1b\[[<=>][0-9;]*u")
@@ -382,6 +404,13 @@ class Modes:
             self._ACTS[match.lastgroup](self, match.group())
         if shifted_at >= 0:
             self._shift = data[shifted_at:shifted_at + 1]
+
+    def feed_colours(self, data):
+        """`feed` of what `has_only_colours`, and ends with a sequence that is whole."""
+        shifted_at = max(data.rfind(b"\x0e"), data.rfind(b"\x0f"))
+        if shifted_at >= 0:
+            self._shift = data[shifted_at:shifted_at + 1]
+        self._feed_colour(data)
 
     def _feed_colour(self, data):
         first = data.find(b"\x1b")
