@@ -122,6 +122,11 @@ def told_facts(past, sizes):
             "sizes": sizes.since(past.offset)}
 
 
+def sequences_told(reply):
+    """The state before the output that came with a reply (of an older daemon: nothing), bytes."""
+    return (reply.get("past") or {}).get("sequences", "").encode("latin-1")
+
+
 def read_facts(facts, size):
     """(Past, Sizes) as `told_facts` told them; what cannot be used is as if nothing
     had been told, and `size` {cols, rows} holds."""
