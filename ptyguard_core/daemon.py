@@ -47,6 +47,7 @@ from .terminal import QueryAnswerer
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
+from .watchers import Watchers
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
 READER_WAIT_S = 30.0           # for a new session's `run` to be there
@@ -102,6 +103,7 @@ class Daemon:
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self.ownership = Ownership(self)
+        self.watchers = Watchers(self.loop)
         self._answerers = {}                # session id -> QueryAnswerer
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
@@ -600,6 +602,7 @@ class Daemon:
         self._remove_record(session.id)
 
     def _remove_record(self, id_):
+        self.watchers.note_change()
         self.relaunches.forget(id_)
         try:
             self.registry.remove(id_)
@@ -637,6 +640,7 @@ class Daemon:
 
     def spawn(self, session, wanted):
         """Ask the guard for the child; `when_started` tells how it went."""
+        self.watchers.note_change()
         session.launch = encode_launch(wanted)
         self.relaunches.keep(session)
         self.ask_guard_to_spawn(wire.SPAWN, session, wanted,
@@ -819,6 +823,7 @@ class Daemon:
         client.follow(session, cursor)
         session.add(cursor)
         self.logs.on_follow(session, cursor)
+        self.watchers.note_change()
         self._note_holders(session)
         self._wake(session)
         self.loop.soon(client.flush)
@@ -830,6 +835,7 @@ class Daemon:
             return
         client.unfollow()
         session.remove(cursor)
+        self.watchers.note_change()
         if not self._is_leaving:
             self.logs.on_unfollow(session, cursor)
             self.agents.withdraw(session.id, client)
@@ -1134,6 +1140,7 @@ class Daemon:
     def on_close(self, client, reason):
         """The connection is gone."""
         self.clients.discard(client)
+        self.watchers.forget(client)
         self._buffered_total -= self._buffered.pop(client, 0)
         if client.hello.get("role") == "attach" or reason not in ("closed by the client",):
             self.log("client_left", pid=client.hello.get("pid"), reason=reason,
@@ -1211,6 +1218,7 @@ class Daemon:
             self._send_blob(session)
 
     def _send_blob(self, session):
+        self.watchers.note_change()     # all that people are shown is there
         if session.ring is not None or session.state == STARTING:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 

@@ -284,11 +284,11 @@ class Session:
             self.notice = None
         return written
 
-    def look_for_title(self):
-        """The window title that the program set last, bytes, or None."""
+    def look_for_title(self, budget):
+        """The window title that the program set last, bytes, or None; within the LookBudget."""
         if self.ring is None:
             return self._titles.title
-        return self._titles.look(self.ring.read, self.ring.start_offset, self.ring.end_offset)
+        return self._titles.look(self.ring.read, self.ring.start_offset, self.ring.end_offset, budget)
 
     def watch_progress(self, now):
         """Judge those who hold: (the cursors to lag now, time of the next judgement).
