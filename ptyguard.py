@@ -619,6 +619,20 @@ class _Call:
         except NoSuchSession:
             return 1
 
+    def screen(self):
+        """What its terminal shows, drawn here."""
+        from ptyguard_core import render, viewing
+        form = "json" if self.get("json") else self.get("format", "text")
+        lines = self.get("history", 0)
+        with self.client.open_channel("screen") as channel:
+            session = channel.request("resolve", **self._first_target())["session"]
+            session, replay = viewing.take(channel, "@" + session["id"], lines)
+        drawn = render.FORMATS[form](replay.screen, lines)
+        if form == "json":
+            drawn = _as_json(name=session["name"], id=session["id"], state=session["state"],
+                             offset=replay.offset, **drawn) + "\n"
+        _write_out(drawn if isinstance(drawn, bytes) else drawn.encode("utf-8", "replace"))
+
     def log(self):
         """The history, and with -f what follows."""
         session = self.client.request("resolve", **self._first_target())["session"]
@@ -1224,7 +1238,7 @@ class _Call:
 
     _VERBS = {
         "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
-        "info": info, "has": has, "send": send, "key": key, "log": log, "wait": wait,
+        "info": info, "has": has, "send": send, "key": key, "screen": screen, "log": log, "wait": wait,
         "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
         "prune": prune, "reconcile": reconcile, "status": status, "version": version,
         "completion": completion, "help": help,

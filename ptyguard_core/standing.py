@@ -7,11 +7,8 @@ tables.py), and text, colours and the cursor, by far the most of any output, cos
 
 import re
 
-from .errors import OutputGap
 from .screen import Screen
 
-LOOKED_AT_BYTES = 64 << 20      # of the newest output; a ring is 1 MiB, unless somebody wanted more
-_READ_BYTES = 1 << 20
 _SEQUENCE_MAX = 4200            # bytes of what may be cut by the end of a piece
 
 # The numbers as long as screen.py takes them, the string as well.
@@ -71,30 +68,17 @@ class Standing:
 
 
 def look(channel, session, own_host):
-    """What stands in a session's kept output: the fields that `info` adds to its facts."""
+    """What stands after a session's output: the fields that `info` adds to its facts."""
     told = {"modes": None, "cwd_told": None, "cwd_host": None}
     if not session["offsets"]:
         return told
     standing = Standing()
-    for data in _output(channel, "@" + session["id"], session["offsets"]):
-        standing.feed(data)
+    ok, data = channel.read(target="@" + session["id"], past=True)
+    if "past" in ok:
+        standing.feed(ok["past"]["sequences"].encode("latin-1"))
+    standing.feed(data)
     if session["ended_at"] is None:
         told["modes"] = standing.modes
     told["cwd_told"] = standing.directory
     told["cwd_host"] = standing.host(own_host)
     return told
-
-
-def _output(channel, target, offsets):
-    """Yield what is kept, up to the end that it had when it was asked about."""
-    offset = max(offsets["start"], offsets["end"] - LOOKED_AT_BYTES)
-    while offset < offsets["end"]:
-        try:
-            ok, data = channel.read(target=target, offset=offset, limit=_READ_BYTES)
-        except OutputGap as gap:        # overwritten meanwhile: what it set, nobody knows
-            offset = gap.first_offset
-            continue
-        if not data:
-            return
-        yield data
-        offset = ok["offset"] + len(data)

@@ -22,7 +22,11 @@ HOUSE = {
     "guardwire": (1, "frames json"),
     "journal": (1, ""),
     "screen": (1, "os session"),
-    "terminal": (1, "os session"),
+    "terminal": (0, "os session"),
+    "past": (1, "os session"),
+    "replay": (2, "os session"),
+    "painting": (6, "daemon session socket"),
+    "viewing": (5, "daemon session socket"),
     "detachkey": (1, "os"),
     "keys": (1, "os"),
     "shorthand": (1, "os"),
@@ -78,7 +82,7 @@ HOUSE = {
     "waiting": (5, "daemon session socket"),
     "sending": (5, "daemon session socket"),
     "client": (6, "daemon session"),
-    "attach": (6, "daemon session"),
+    "attach": (7, "daemon session"),
     "logwriter": (6, "daemon session"),
     "watching": (6, "daemon session"),
 }
@@ -94,7 +98,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
     "copies", "verdict",
-    "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
+    "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.

@@ -481,6 +481,23 @@ def test_modes_are_told_in_words():
         "alternate screen, mouse any (sgr), bracketed paste, hidden cursor, no autowrap, kitty keyboard 5"
 
 
+def test_what_left_the_ring_long_ago_is_told_also_by_the_next_daemon(own):
+    # What used to happen: after a kill -9 it was asked for from where the dead daemon had noted it last,
+    # which was not kept any more, and both `info` and `screen` failed.
+    line = (r"printf '\033[?1049h\033]2;title-%d\007\033]7;file:///evicted\033\\' 1;"
+            r"head -c 5000000 /dev/zero | tr '\0' x; echo ready; exec sleep 1000")
+    with own.connect() as pg:
+        pg.start(["sh", "-c", line], "flood").wait_for(b"ready", LIMIT_S)
+    for _ in range(2):
+        told = own.json("info", "flood")
+        assert told["offsets"]["start"] > 1000
+        assert (told["title"], told["modes"], told["cwd_told"]) == ("title-1", {"alternate_screen": True}, "/evicted")
+        assert [s["title"] for s in own.json("ls")["sessions"]] == ["title-1"]
+        assert b"ready" in own.run("screen", "flood", check=0).stdout
+        pid = own.kill_daemon()
+        own.new_daemon_pid(pid)
+
+
 def test_info_tells_what_is_switched_on_and_where_the_shell_says_it_is(own):
     line = (r"printf '\033[?1049h\033[?1003h\033[?1006h\033[?2004h\033[?25l\033]7;file://far/tmp/a%%20b%%0a\033\\';"
             r"head -c 300000 /dev/zero | tr '\0' x; echo ready; exec sleep 1000")
