@@ -725,6 +725,7 @@ class Daemon:
                 return
             self.log("record_not_written", session=session.id, error=error.message)
         self._send_blob(session)
+        self.watchers.note_change()
         self._discard_older(session)
         self.logs.begin(session)
         if session.awaited_holders:
@@ -828,7 +829,7 @@ class Daemon:
         client.follow(session, cursor)
         session.add(cursor)
         self.logs.on_follow(session, cursor)
-        self.watchers.note_change()
+        self._note_client(cursor)
         self._note_holders(session)
         self._wake(session)
         self.loop.soon(client.flush)
@@ -840,7 +841,7 @@ class Daemon:
             return
         client.unfollow()
         session.remove(cursor)
-        self.watchers.note_change()
+        self._note_client(cursor)
         if not self._is_leaving:
             self.logs.on_unfollow(session, cursor)
             self.agents.withdraw(session.id, client)
@@ -849,6 +850,10 @@ class Daemon:
             self._wake(session)
             if session.is_over:
                 self.loop.soon(self.prune)      # what somebody reads is kept meanwhile
+
+    def _note_client(self, cursor):
+        if cursor.is_interactive or cursor.is_viewer:       # who else reads is nobody's client
+            self.watchers.note_change()
 
     def when_left(self, clients, act):
         """Call `act()` once all these connections have closed."""
@@ -883,6 +888,7 @@ class Daemon:
         session.sizes.note(at, wanted)
         self._set_recorded_size(session)
         self._send_blob(session)
+        self.watchers.note_change()
         for cursor in session.cursors:
             cursor.owner.send(frames.EVENT, event="resized", size=list(wanted), offset=at)
 
@@ -1194,6 +1200,7 @@ class Daemon:
 
     def save(self, session):
         """Record and blob; a full disk stops no session (C-503)."""
+        self.watchers.note_change()
         self._send_blob(session)
         try:
             self.registry.write(session.record)
@@ -1225,7 +1232,6 @@ class Daemon:
             self._send_blob(session)
 
     def _send_blob(self, session):
-        self.watchers.note_change()     # all that people are shown is there
         if session.ring is not None or session.state == STARTING:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
 

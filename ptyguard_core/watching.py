@@ -132,6 +132,7 @@ class Watch:
         self._note = ""
         self._picture = Picture()
         self._saved = None              # termios to put back
+        self._shares_terminal = False   # with a shell, which may put us into the background
         self._own_stdout = backend.reopen_terminal(1)
         self._stdout = 1 if self._own_stdout is None else self._own_stdout
         self._stdout_poller = backend.make_poller(any_file=True)
@@ -259,7 +260,9 @@ class Watch:
         self._look_timer = self._loop.at(deadline, self._look)
 
     def _look(self):
-        self._look_timer = None
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         if self._channel is None:
             return
         now = self._loop.clock()
@@ -268,7 +271,7 @@ class Watch:
                 self._lose()
             else:
                 self._look_at(now + LOOK_S)
-        elif not self._backend.is_foreground(0):
+        elif self._shares_terminal and not self._backend.is_foreground(0):
             self._look_at(now + LOOK_S)     # the terminal is somebody else's now
         else:
             self._ask()
@@ -305,6 +308,7 @@ class Watch:
         saved = self._backend.enter_raw(0, keep_output=False)
         if self._saved is None:
             self._saved = saved
+        self._shares_terminal = self._backend.is_foreground(0)      # else it is not its controlling one
         self._picture.forget()
         self._write(_ENTER)
         self._draw()

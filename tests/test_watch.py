@@ -348,6 +348,18 @@ def test_a_connection_that_watches_is_told_and_one_that_does_not_is_not(own):
         assert [fields for type_, _, fields in one.receive()] == [{"event": "changed"}]
 
 
+def test_output_and_who_reads_it_are_no_change_of_the_list(own):
+    line = (r"read x; i=0; while [ $i -lt 300 ]; do printf '\033[?1049h\033[?25l'; head -c 5000 /dev/zero | tr '\0' x;"
+            r" printf '\033[?1049l\033[?25h'; i=$((i + 1)); done; echo done; exec sleep 1000")
+    with own.connect() as pg, pg.open_channel("watch") as one:
+        loud = pg.start(["sh", "-c", line], "loud")
+        one.request("watch")
+        loud.send(b"\n")
+        loud.wait_for(b"done", LIMIT_S, raw=True)
+        assert own.json("info", "loud")["offsets"]["start"] > 0
+        assert not one.wait_readable(0)
+
+
 # -- pictures: pure ------------------------------------------------------------------------------------------
 
 
