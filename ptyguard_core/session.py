@@ -158,7 +158,6 @@ class Session:
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
         self.forget_past()
         self.is_past_news = False       # it has changed since it was noted in the blob
-        self._titles = TitleFinder()
         self._lines = LineFeeder()
 
     @property
@@ -297,16 +296,19 @@ class Session:
         size = self.record["size"]
         self.past = Past()
         self.sizes = Sizes((0, size["cols"], size["rows"]))
+        self._titles = TitleFinder()
 
     def restore_facts(self):
         """What a restore begins with: where, the state there, and sizes from there on."""
         return told_facts(self.past, self.sizes)
 
-    def look_for_title(self):
-        """The window title that the program set last, bytes, or None."""
-        if self.ring is None:
-            return self._titles.title
-        return self._titles.look(self.ring.read, self.ring.start_offset, self.ring.end_offset)
+    def look_for_title(self, budget):
+        """The window title that the program set last, bytes, or None; within the LookBudget."""
+        start = self.past.offset
+        if self.ring is not None:
+            start = max(start, self.ring.start_offset)
+            self._titles.look(self.ring.read, start, self.ring.end_offset, budget)
+        return self._titles.title if self._titles.offset >= start else self.past.title
 
     def watch_progress(self, now):
         """Judge those who hold: (the cursors to lag now, time of the next judgement).

@@ -74,6 +74,9 @@ HOUSE = {
     "destroying": (3, "os daemon"),
     "channel": (4, "daemon session"),
     "starting": (3, "daemon session socket"),
+    "watchers": (2, "os socket time"),
+    "listing": (2, "os sys time"),
+    "standing": (2, "os session"),
     "daemon": (5, "client argparse"),
     "holder": (5, "daemon session"),
     "waiting": (5, "daemon session socket"),
@@ -81,6 +84,7 @@ HOUSE = {
     "client": (6, "daemon session"),
     "attach": (7, "daemon session"),
     "logwriter": (6, "daemon session"),
+    "watching": (6, "daemon session"),
 }
 
 # The one boundary worth having: what differs between systems is in the back-ends.
@@ -96,7 +100,7 @@ DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings
     "copies", "verdict",
     "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
-    "logkeeper", "ownership", "liveness", "daemon"}
+    "logkeeper", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 
