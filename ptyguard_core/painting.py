@@ -27,9 +27,9 @@ def painted(told, data, end_offset, size, is_new=True, clock=time.monotonic):
     None when there is nothing to show.  A screen that takes too long to make is not waited for:
     then the tail of the output has to do.
     """
-    making = Making(told, data, end_offset, HISTORY_LINES if is_new else 0)
-    if not (data or making.is_begun):
+    if not (data or sequences_told(told)):
         return None
+    making = Making(told, data, end_offset, HISTORY_LINES if is_new else 0)
     limit = clock() + MAKING_LIMIT_S
     while not making.step():
         if clock() >= limit:

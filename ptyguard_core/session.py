@@ -293,7 +293,7 @@ class Session:
 
     def forget_past(self):
         """A ring begins: nothing has been set yet."""
-        size = self.record["size"]
+        size = self.record.get("size") or {"cols": 80, "rows": 24}      # of a record that somebody wrote
         self.past = Past()
         self.sizes = Sizes((0, size["cols"], size["rows"]))
         self._titles = TitleFinder()

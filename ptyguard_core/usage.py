@@ -545,9 +545,9 @@ _TABLE = (
 
     Verb("screen", TALKING, "what a session's terminal shows",
          "screen [NAME] [--format FORMAT] [--history N]",
-         "Print the screen of a session (absent: the one you are in, or the only one), as a\n"
-         "terminal would show it; of an ended one, as it was at the end.  ansi paints it in a\n"
-         "terminal, html and svg are whole files of their own.",
+         "Print the screen of a session (absent: the one you are in, or the only\n"
+         "one), as a terminal would show it; of an ended one, as it was at the end.\n"
+         "ansi paints it in a terminal, html and svg are whole files of their own.",
          aliases=("capture", "capture-pane", "get"),
          arguments=(Argument("NAME", 0),),
          options=(Option("--format", "text (absent), ansi, json, html or svg", "FORMAT",
@@ -557,8 +557,8 @@ _TABLE = (
                   Option("-p", "tmux's word for printing it", key="prints", hidden=True)),
          excludes=(("--format", "--json"),),
          examples=("ptyguard screen build",
-                   "ptyguard screen build --format svg > build.svg",
-                   "ptyguard screen build --history 1000 | less"),
+                   "ptyguard screen build --format svg",
+                   "ptyguard screen build --history 1000"),
          exits=(("0", "done"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
 
     Verb("log", TALKING, "a session's output so far",
@@ -1287,7 +1287,7 @@ def overview():
 
 def _verb_line(verb):
     words = [verb.name] + [alias for alias in verb.aliases if not alias.startswith("-")]
-    return f"  {', '.join(words):<28} {verb.summary}"
+    return f"  {', '.join(words):<27}  {verb.summary}"
 
 
 def _option_line(option):

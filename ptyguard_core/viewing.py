@@ -43,7 +43,6 @@ class Making:
             past = {"sequences": "", "sizes": [[0, size["cols"], size["rows"]]]}
         # Not past["offset"]: after a kill -9 of a daemon that can lie before the oldest byte.
         self.replay = Replay(dict(past, offset=end_offset - len(data)), history_max)
-        self.is_begun = bool(past["sequences"])     # something was set before
         self._rest = memoryview(data)
 
     def step(self):

@@ -17,7 +17,7 @@ from world import LIMIT_S, MEMORY, World, wait_until
 
 import ptyguard
 from ptyguard_core import keys, sending, waiting
-from ptyguard_core.errors import NoSuchSession, OutputGap, PtyguardError, TimedOut
+from ptyguard_core.errors import NoSuchSession, PtyguardError, TimedOut
 
 PASTED = b"\x1b[200~%s\x1b[201~"
 WRITES_DOWN = """
@@ -129,16 +129,16 @@ def test_a_mode_is_found_in_front_of_more_output_than_one_reply_holds(world, pg,
     program.has_got(b"\x1bOB")
 
 
-def test_a_mode_that_is_older_than_the_kept_output_is_not_known(world, pg, tmp_path):
+def test_a_mode_that_is_older_than_the_kept_output_is_known(world, pg, tmp_path):
     program = Program(pg, tmp_path, scrollback=64 << 10)
     program.shows(b"\x1b[?1h")
     program.shows(b"y" * (256 << 10))
     assert program.session.info()["offsets"]["start"] > 0
     world.run("key", program.name, "Down", check=0)
-    program.has_got(b"\x1b[B")
-    program.shows(b"\x1b[?1h")
+    program.has_got(b"\x1bOB")
+    program.shows(b"\x1b[?1l")
     world.run("key", program.name, "Down", check=0)
-    program.has_got(b"\x1b[B\x1bOB")
+    program.has_got(b"\x1bOB\x1b[B")
 
 
 def test_json_tells_what_was_written_and_where_the_output_was(world, program):
@@ -362,16 +362,16 @@ def test_keys_go_on_when_the_daemon_has_died(tmp_path):
 
 
 class Played:
-    """Answers of a daemon: `pieces` maps an asked offset (None: the oldest) to (offset, bytes)."""
+    """Answers of a daemon that keeps `data`, and what was set before it."""
 
-    def __init__(self, offsets, pieces):
-        self.offsets = offsets
-        self.pieces = pieces
+    def __init__(self, data, sequences=None):
+        self.data = data
+        self.past = {} if sequences is None else {"past": {"offset": 5, "sequences": sequences}}
         self.asked = []
 
     def request(self, verb, timeout_s=None, target=None):
         assert (verb, target) == ("resolve", "name")
-        return {"session": {"id": "abc", "offsets": self.offsets}}
+        return {"session": {"id": "abc", "offsets": None if self.data is None else {"start": 5, "end": 99}}}
 
     def __enter__(self):
         return self
@@ -379,37 +379,26 @@ class Played:
     def __exit__(self, *_):
         self.is_closed = True
 
-    def read(self, timeout_s=None, target=None, offset=None):
-        assert target == "@abc"
-        self.asked.append(offset)
-        assert len(self.asked) < 10, "it asks for ever"
-        answer = self.pieces[offset]
-        if isinstance(answer, Exception):
-            raise answer
-        return {"offset": answer[0]}, answer[1]
+    def read(self, timeout_s=None, **fields):
+        self.asked.append(fields)
+        return dict(self.past, offset=5), self.data
 
 
-def test_modes_are_read_piece_by_piece_up_to_the_end_that_was_known_at_first():
-    played = Played({"start": 5, "end": 12}, {5: (5, b"\x1b[?1"), 9: (9, b"hmore and more")})
+def test_modes_are_those_of_what_is_kept_and_of_what_was_set_before():
+    played = Played(b"\x1b[?1h and more", "\x1b[?2004h")
     session, modes = sending.kept_modes(played, "name")
-    assert session["id"] == "abc" and modes.application_cursor
-    assert played.asked == [5, 9]
+    assert session["id"] == "abc" and modes.application_cursor and modes.bracketed_paste
+    assert played.asked == [{"target": "@abc", "past": True}]
 
 
-def test_output_that_is_overwritten_meanwhile_is_passed_over_to_the_oldest():
-    played = Played({"start": 0, "end": 100},
-                    {0: (0, b"\x1b[?2004h"), 8: OutputGap("gone", first_offset=500),
-                     None: (600, b"\x1b[?1h")})
-    _, modes = sending.kept_modes(played, "name")
-    assert modes.application_cursor and modes.bracketed_paste
-    assert played.asked == [0, 8, None]
+def test_an_older_daemon_knows_only_what_is_kept():
+    _, modes = sending.kept_modes(Played(b"\x1b[?1h"), "name")
+    assert modes.application_cursor and not modes.bracketed_paste
 
 
 def test_a_session_without_kept_output_has_no_modes():
-    _, modes = sending.kept_modes(Played(None, {}), "name")
+    _, modes = sending.kept_modes(Played(None), "name")
     assert not modes.application_cursor and not modes.bracketed_paste
-    played = Played({"start": 0, "end": 100}, {0: (0, b"\x1b[?1h"), 5: (5, b"")})
-    assert sending.kept_modes(played, "name")[1].application_cursor      # it ended there after all
 
 
 @pytest.mark.parametrize("words, data, enter", [
@@ -419,10 +408,10 @@ def test_a_session_without_kept_output_has_no_modes():
 def test_enter_at_the_end_is_a_write_of_its_own_as_that_of_send(monkeypatch, words, data, enter):
     sent = []
     monkeypatch.setattr(sending, "send_input", lambda channel, *what: sent.append(what))
-    played = Played({"start": 0, "end": 5}, {0: (0, b"\x1b[?1h")})
+    played = Played(b"\x1b[?1h")
     sending.send_keys(played, "name", words)
     assert sent == [("@abc" if "Up" in words else "name", data, enter, None)]
-    assert played.is_closed and played.asked == ([0] if "Up" in words else [])
+    assert played.is_closed and len(played.asked) == ("Up" in words)
 
 
 # -- real programs ---------------------------------------------------------------------------------
