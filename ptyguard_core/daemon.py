@@ -33,6 +33,7 @@ from .journal import Journal
 from .link import close_all
 from .logkeeper import LogKeeper
 from .loop import Loop
+from .overhearing import Overhearing
 from .ownership import Ownership
 from .relaunching import Relaunches, relaunch_of
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
@@ -323,6 +324,7 @@ class Daemon:
         """What is known of its log has to outlive us; and it may be waited for no more."""
         self._send_blob(session)
         self._wake(session)
+        self.write_input(session)
         if not session.is_living:
             self.prune()
 
@@ -339,7 +341,7 @@ class Daemon:
             bits = READABLE
         elif session.cursors and not session.room():
             self._watch_progress(session)
-        if session.input and session.is_blocked:
+        if session.input and session.is_blocked and not session.awaits_hearing:
             bits |= WRITABLE
         self.loop.change(session.master, bits)
 
@@ -388,12 +390,13 @@ class Daemon:
         """Type what the terminal takes, and watch for when it takes more."""
         if session.master < 0:
             session.drop_input()
-        elif session.input and self._is_serving:
+        elif session.input and self._is_serving and not session.awaits_hearing:
             session.active_at = self.loop.clock()
             was_full = session.is_full()
+            hearing = Overhearing(self.backend, session)
             session.is_blocked = not session.write_input(
-                self.backend.write_terminal, lambda: self.backend.end_of_input(session.master),
-                lambda: self.backend.canonical_mode(session.master))
+                hearing.write, lambda: self.backend.end_of_input(session.master),
+                lambda: self.backend.canonical_mode(session.master), hearing.tell)
             self._update_terminal(session)
             if was_full and not session.is_full():
                 self._listen_again(session)
@@ -871,7 +874,8 @@ class Daemon:
         self._set_recorded_size(session)
         self._send_blob(session)
         for cursor in session.cursors:
-            cursor.owner.send(frames.EVENT, event="resized", size=list(wanted))
+            cursor.owner.send(frames.EVENT, event="resized", size=list(wanted),
+                              offset=session.ring.end_offset if session.ring else None)
 
     def collect(self, session):
         """Its status has been fetched (C-123)."""

@@ -18,7 +18,7 @@ from collections import deque
 
 from .backend import LET_GO, NOTHING_YET
 from .canonical import LineFeeder
-from .registry import LIVING_STATES
+from .registry import LIVING_STATES, RECORDING
 from .ring import WINDOW_BYTES
 from .terminal import TitleFinder
 
@@ -109,7 +109,8 @@ class Cursor:
         self.mark = None                # (offset, time) since when it is watched for progress
         self.owner = None               # the connection that reads it
         self.is_viewer = False          # counts as a client for people, may be read-only
-        self.is_log = False             # the writer of the session's log; see logkeeper.py
+        self.is_log = False             # the writer of the session's log or recording; see logkeeper.py
+        self.wants_input = False        # is told what is typed
         self.may_type = is_interactive
         self.kills_on_hangup = False    # its going without a word ends the session ...
         self.removes_on_hangup = False  # ... and has it forgotten
@@ -143,7 +144,7 @@ class Session:
         self.drain_left_s = DRAIN_S
         self.awaited_holders = 0        # of before a daemon was replaced
         self.noted_holders = 0          # as the blob has it
-        self.awaits_log = False         # its log's writer is on the way
+        self.awaited_writers = set()    # those of its files' writers that are on the way
         self.has_let_go = False         # the terminal has nobody at the other side
         self.is_blocked = False         # it takes no more input for now
         self.is_drain_due = False
@@ -228,6 +229,16 @@ class Session:
     def is_awaiting(self):
         """Whether nothing is to be read because somebody who holds is still to come."""
         return bool(self.awaited_holders) or self.awaits_log
+
+    @property
+    def awaits_log(self):
+        """Whether a writer of its log, or of its recording, is on the way."""
+        return bool(self.awaited_writers)
+
+    @property
+    def awaits_hearing(self):
+        """Whether what is typed has to wait for who is to record it."""
+        return RECORDING in self.awaited_writers and bool(self.record[RECORDING].get("input"))
 
     def may_read(self):
         """Whether the terminal is to be read now."""
@@ -363,12 +374,13 @@ class Session:
         """Whether senders have to wait."""
         return self.input_bytes >= INPUT_QUEUE_MAX
 
-    def write_input(self, write, end_byte, canonical_mode=lambda: None):
+    def write_input(self, write, end_byte, canonical_mode=lambda: None, tell_typed=None):
         """Write what the terminal takes now; False when it takes no more for now.
 
         `write(master, bytes)` is the back-end's, `end_byte()` tells the byte that
         means end of input, or None when there is none in the present mode, which
-        `canonical_mode()` tells (None: it is not the canonical one).
+        `canonical_mode()` tells (None: it is not the canonical one).  `tell_typed(bytes)`
+        hears what was written of it.
         """
         while self.input:
             item = self.input[0]
@@ -389,6 +401,8 @@ class Session:
                 self._lines.wrote(piece[:count], mode)
                 if not is_ours:
                     continue
+                if tell_typed is not None:
+                    tell_typed(piece[:count])
                 self.input_bytes -= count
                 item.data = item.data[count:]
                 if item.ticket is not None:
