@@ -610,6 +610,20 @@ class _Call:
         except NoSuchSession:
             return 1
 
+    def screen(self):
+        """What its terminal shows, drawn here."""
+        from ptyguard_core import render, viewing
+        form = "json" if self.get("json") else self.get("format", "text")
+        lines = self.get("history", 0)
+        with self.client.open_channel("screen") as channel:
+            session = channel.request("resolve", **self._first_target())["session"]
+            session, replay = viewing.take(channel, "@" + session["id"], lines)
+        drawn = render.FORMATS[form](replay.screen, lines)
+        if form == "json":
+            drawn = _as_json(name=session["name"], id=session["id"], state=session["state"],
+                             offset=replay.offset, **drawn) + "\n"
+        _write_out(drawn if isinstance(drawn, bytes) else drawn.encode("utf-8", "replace"))
+
     def log(self):
         """The history, and with -f what follows."""
         session = self.client.request("resolve", **self._first_target())["session"]
@@ -689,10 +703,18 @@ class _Call:
 
     def _record_to(self, fd, session, note_gap):
         from ptyguard_core.recorder import Recorder, Stopped, stop_on_signals
+        from ptyguard_core.render import render_ansi
+        from ptyguard_core.viewing import take
+
+        def look():
+            with self.client.open_channel("read") as channel:
+                _, replay = take(channel, "@" + session["id"], 0)
+            return replay.offset, replay.screen.size, render_ansi(replay.screen)
+
         try:
             stop_on_signals(self.backend)
             with self.client.open_channel("record") as channel:
-                Recorder(channel, session, fd, self.get("hold", "never"), note_gap, start="now",
+                Recorder(channel, session, fd, self.get("hold", "never"), note_gap, look=look,
                          wants_input=bool(self.get("input")), env=os.environ).run()
         except Stopped:
             pass                        # the file ends with a position, always
@@ -1302,7 +1324,7 @@ class _Call:
 
     _VERBS = {
         "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
-        "info": info, "has": has, "send": send, "key": key, "log": log, "wait": wait,
+        "info": info, "has": has, "send": send, "key": key, "screen": screen, "log": log, "wait": wait,
         "record": record, "play": play, "export": export,
         "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
         "prune": prune, "reconcile": reconcile, "status": status, "version": version,

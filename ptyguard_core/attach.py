@@ -31,7 +31,8 @@ from .loop import Loop
 from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
-from .terminal import Modes, Newlines, safe_start, without_queries
+from .painting import painted, sequences_before, tail_painted
+from .terminal import Modes, Newlines
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
 
@@ -39,7 +40,6 @@ PIPE_WRITE_BYTES = 4096        # PIPE_BUF: after POLLOUT a pipe takes that much 
 TERMINAL_WRITE_BYTES = 1024    # ... a terminal was seen to take 3584 of 4096
 OUTPUT_PENDING_MAX = 256 * 1024     # then the daemon is not read: it judges who is slow
 INPUT_PENDING_MAX = 64 * 1024
-PAINTED_BYTES_MAX = 128 * 1024      # of history; more than a terminal scrolls back
 ESCAPE_PATIENCE_S = 0.05       # a lone ESC is a key, not the start of one
 PASTE_PATIENCE_S = 1.0         # its end may have been lost; then the key works again
 RECONNECT_PAUSE_S = 0.05       # doubled up to ...
@@ -142,7 +142,9 @@ class Attachment:
         self._input = bytearray()       # typed, not sent
         self._outgoing = b""            # frames on their way to this daemon
         self._held_back = b""           # the input in it, as long as none of it was sent
+        self._told = None               # by the daemon, of what it lets us paint from
         self._history = bytearray()     # RESTORE bytes so far
+        self._is_painted = False        # the terminal has shown this session
         self._ends_line = True          # the last byte was a newline
         self._newlines = Newlines() if as_lf and not self._has_terminal_out else None
         self._is_writing = False
@@ -245,6 +247,7 @@ class Attachment:
             channel.close()
             raise
         self._channel = channel
+        self._told = ok if start == "restore" else None
         self._session = ok["session"]
         self._ticket = ok.get("ticket")
         self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
@@ -309,10 +312,23 @@ class Attachment:
             act(self, event)
 
     def _hear_live(self, event):
-        if self._history:
-            self._write(paintable(bytes(self._history), event["offset"], self._restored_lines))
-            self._history = bytearray()
+        data, self._history = bytes(self._history), bytearray()
+        told, self._told = self._told, None
         self._offset = event["offset"]
+        if told is None:
+            return
+        if self._restored_lines is not None and not self._is_painted:
+            picture = tail_painted(told, data, self._offset, self._restored_lines)
+        else:
+            picture = painted(told, data, self._offset, self._backend.terminal_size(1),
+                              not self._is_painted)
+        self._write(picture or b"")
+        self._is_painted = True
+
+    def _hear_lagged(self, event):
+        """What was not written yet is old: a screen comes instead."""
+        self._told = {"past": event.get("past"), "session": self._session}
+        self._output, self._output_bytes = [], 0
 
     def _hear_exit(self, event):
         self._session = event["session"]
@@ -335,7 +351,7 @@ class Attachment:
 
     _EVENTS = {"live": _hear_live, "exit": _hear_exit, "detached": _hear_detached,
                "removed": _hear_removed, "gap": _hear_gap, "refused": _hear_refused,
-               "renamed": _hear_renamed}
+               "renamed": _hear_renamed, "lagged": _hear_lagged}
 
     def _lose_daemon(self):
         """It died or was replaced: go on at our offset with the next one."""
@@ -633,9 +649,9 @@ class Attachment:
             if self._channel is None or self._is_told or self._outcome.kind == LOST:
                 raise Unreachable("it is being waited for")
             channel = Channel(self._backend, self._paths, may_start=False, timeout_s=2.0)
-            ok, history = channel.read(2.0, target="@" + self._session["id"])
+            ok, history = channel.read(2.0, target="@" + self._session["id"], past=True)
             channel.close()
-            history = history[:max(0, self._offset - ok["offset"])]
+            history = sequences_before(ok) + history[:max(0, self._offset - ok["offset"])]
         except (PtyguardError, EOFError, OSError):
             history = b"".join(self._shown)     # nobody knows more
         modes = Modes()
@@ -759,34 +775,3 @@ class Attachment:
             self._saved = self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
         if self._size():
             self._ask("size", size=self._size())
-
-
-def paintable(history, end_offset, lines=None):
-    """What of `history`, which ends at `end_offset`, may be sent to a terminal: from a safe
-    place on, in the modes that hold there, and nothing that makes the terminal answer.
-    With `lines`, at most so many of them."""
-    cut = max(0, len(history) - PAINTED_BYTES_MAX)
-    if lines is not None:
-        cut = max(cut, _line_start(history, lines))
-    tail = history[cut:]
-    modes = Modes()
-    if lines is not None and history[cut - 1:cut] == b"\n":
-        modes.feed(history[:cut])       # it begins with a line: nothing is cut
-    elif len(tail) < end_offset:        # something lies before it
-        modes.feed(history[:cut])
-        skipped = safe_start(tail)
-        modes.feed(tail[:skipped])
-        tail = tail[skipped:]
-    return modes.redo() + without_queries(tail)
-
-
-def _line_start(history, lines):
-    """Where the last `lines` lines begin; an unfinished one counts."""
-    at = len(history) - 1 if history.endswith(b"\n") else len(history)
-    if not lines:
-        return len(history)
-    for _ in range(lines):
-        at = history.rfind(b"\n", 0, at)
-        if at < 0:
-            return 0
-    return at + 1

@@ -441,6 +441,7 @@ class Follower:
                                   **dict({"from": start}, **more))
         self.session = ok["session"]
         self.offset = ok["offset"]
+        return ok
 
     def pieces(self, timeout_s=None):
         """Yield (offset, view) until the session's end; the view is good until the next.
@@ -463,11 +464,15 @@ class Follower:
 
     def _receive(self):
         for type_, offset, payload in self.channel.receive():
+            self._take_frame(type_, offset, payload)
             if type_ == frames.OUTPUT:
                 self.offset = offset + len(payload)
                 yield offset, payload
             elif type_ == frames.EVENT:
                 self._on_event(payload)
+
+    def _take_frame(self, type_, offset, payload):
+        """For who wants more of it than the output."""
 
     def _on_event(self, event):
         if event["event"] == "exit":

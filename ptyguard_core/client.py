@@ -30,6 +30,7 @@ from .waiting import wait_for, wait_idle
 TYPE_CHECKING = False
 if TYPE_CHECKING:               # never at run time: `typing` costs as much as all the rest
     import re
+    from .screen import Screen
     from typing import (Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union)
 
     Text = Union[str, bytes]
@@ -232,6 +233,17 @@ class Session:
             for at, view in follower.pieces(timeout_s):
                 yield at, bytes(view)
             self.facts = follower.end
+
+    def screen(self, history: int = 0, timeout_s: Optional[float] = None) -> Screen:
+        """What its terminal shows now, with at most so many lines of history; docs/SCREEN.md.
+
+        It is a picture: call again for the next.  Raises PtyguardError when the output of an
+        ended session is not kept any more.
+        """
+        from .viewing import take
+        with self._client.open_channel("screen") as channel:
+            self.facts, replay = take(channel, self._target, history, timeout_s)
+        return replay.screen
 
     # -- typing --------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import json
 import os
 import time
 
-from . import frames, guardwire as wire, requests
+from . import frames, guardwire as wire, past, requests
 from .agentlink import AgentLinks
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import PENDING_MAX, Connection, is_hangup
@@ -63,7 +63,6 @@ SESSIONS_MAX = 1000            # below the machine's usual 4096 terminals
 KEPT_OUTPUT_BYTES = 32 << 20
 SAVE_RETRY_S = 10.0            # for a record that a full disk refused
 EXPIRY_SLACK_S = 0.01          # two clocks: better a little late than a look in vain
-_FROM_RESTORE_BYTES = 64 * 1024     # what a lagged client is painted from
 
 
 class Daemon:
@@ -237,8 +236,8 @@ class Daemon:
 
     def _adopt(self, id_, offer):
         fields = offer.fields
-        record, holders, ending, notice = _read_blob(id_, fields.get("blob", b""),
-                                                     self.wall_clock())
+        record, holders, ending, notice, *looked_at = _read_blob(id_, fields.get("blob", b""),
+                                                                 self.wall_clock())
         record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
         if fields.get("spawn_number", 0) > record.get("spawn", 1):
             # It was restarted, and whoever asked for that died before it could note so.
@@ -248,6 +247,7 @@ class Daemon:
         session.launch = fields.get("launch", b"")
         session.ending = ending
         session.notice = notice
+        session.past, session.sizes = looked_at
         self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
@@ -258,6 +258,8 @@ class Daemon:
         else:
             if session.notice and not 0 <= session.notice[0] <= session.ring.end_offset:
                 session.notice = None       # of another ring
+            if session.past.offset > session.ring.end_offset:
+                session.past = past.Past()  # likewise
             if session.state in (STARTING, QUARANTINED):
                 session.happen(SPAWNED)
             session.awaited_holders = holders if session.is_living else 0
@@ -360,6 +362,9 @@ class Daemon:
                     cursor.owner.before_overwrite(start)
 
         total, answer = session.pump(self.backend.read_terminal, before_commit, reads)
+        if session.is_past_news:        # what it is about is still in the ring: see past.py
+            session.is_past_news = False
+            self._send_blob(session)
         if total:
             session.active_at = self.loop.clock()
             self._answer_queries(session, total)
@@ -871,11 +876,12 @@ class Daemon:
     def set_size(self, session, wanted):
         """Set and note a session's size."""
         session.record["size"] = {"cols": wanted[0], "rows": wanted[1]}
+        at = session.ring.end_offset if session.ring else 0
+        session.sizes.note(at, wanted)
         self._set_recorded_size(session)
         self._send_blob(session)
         for cursor in session.cursors:
-            cursor.owner.send(frames.EVENT, event="resized", size=list(wanted),
-                              offset=session.ring.end_offset if session.ring else None)
+            cursor.owner.send(frames.EVENT, event="resized", size=list(wanted), offset=at)
 
     def collect(self, session):
         """Its status has been fetched (C-123)."""
@@ -1126,9 +1132,9 @@ class Daemon:
         if cursor.is_viewer:
             # A human gets a fresh screen, not what is left of a megabyte.
             end = ring.end_offset
-            client.send(frames.EVENT, event="lagged", **{"from": cursor.offset, "to": end})
-            client.send_raw(frames.RESTORE, ring.read(max(start, end - _FROM_RESTORE_BYTES),
-                                                      _FROM_RESTORE_BYTES))
+            client.send(frames.EVENT, event="lagged", past=session.restore_facts(),
+                        **{"from": cursor.offset, "to": end})
+            requests.send_restore(client, session)
             cursor.offset = end
             client.send(frames.EVENT, event="live", offset=end)
         else:
@@ -1334,26 +1340,29 @@ def _blob(session):
     if record["state"] == GIVEN_UP:     # of one that is held the first version does not expect that
         record = dict(record, state=ENDED, relaunch=dict(relaunch_of(record), gave_up=True))
     return json.dumps({"record": record, "holders": session.noted_holders,
-                       "ending": session.ending, "notice": _as_text(session.notice)},
+                       "ending": session.ending, "notice": _as_text(session.notice),
+                       "past": session.restore_facts()},
                       separators=(",", ":")).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
-    """(record, number of holders, what is to become of it, the notice in its output); a blob
-    that cannot be used costs the name, not the session."""
+    """(record, number of holders, what is to become of it, the notice in its output, its Past,
+    its Sizes); a blob that cannot be used costs the name, not the session."""
     try:
         fields = json.loads(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
         if not shape_fault(record) and record["id"] == id_:
             ending = fields.get("ending")
             return (record, holders, ending if isinstance(ending, dict) else None,
-                    _read_notice(fields.get("notice")))
+                    _read_notice(fields.get("notice")), *past.read_facts(fields.get("past"),
+                                                                        record["size"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    return {"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
-            "argv": [], "cwd": "/", "size": {"cols": 80, "rows": 24}, "created_at": now,
-            "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
-            "restart": "never", "collected": False}, 0, None, None
+    size = {"cols": 80, "rows": 24}
+    return ({"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
+             "argv": [], "cwd": "/", "size": size, "created_at": now,
+             "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
+             "restart": "never", "collected": False}, 0, None, None, *past.read_facts(None, size))
 
 
 def _as_text(notice):

@@ -68,20 +68,36 @@ def stop_on_signals(backend):
 
 
 class _Source(Follower):
-    """A session's output, and what happened beside it."""
+    """A session's output, and what happened beside it.
 
-    def __init__(self, channel, target, start, hold, on_gap, wants_input, incarnation):
+    `size`: that of the terminal at the offset where it begins, if that is known.
+    """
+
+    def __init__(self, channel, target, start, hold, on_gap, wants_input, incarnation, size):
         self.notes = collections.deque()        # in the order of their offsets
         self._wanted = {"input": True} if wants_input else {}
-        self._size = None
+        self._size = size                       # behind all notes
         self._incarnation = {} if incarnation is None else {"incarnation": incarnation}
         super().__init__(channel, target, start, hold, on_gap)
 
     def _attach(self, target, start, **more):
-        super()._attach(target, start, **dict(dict(self._incarnation, **self._wanted), **more))
-        # A change of size that we were not there to be told of is seen only now.
+        ok = super()._attach(target, start, **dict(dict(self._incarnation, **self._wanted), **more))
         size = self.session["size"]
-        self._note_size((size["cols"], size["rows"]), (self.session["offsets"] or {}).get("end"))
+        now = size["cols"], size["rows"]
+        if now != self._size:
+            self._catch_up(now)
+        return ok
+
+    def _catch_up(self, now):
+        """Take note of the changes of size that we were not there to be told of."""
+        with self.channel.another("log") as other:
+            told, _ = other.read(target="@" + self.session["id"], past=True, limit=0)
+        # A daemon of before the first screens knows the last one only.
+        sizes = (told.get("past") or {}).get("sizes") or [[told["end"], *now]]
+        for offset, *size in sizes:
+            if offset >= self.offset or self._size is None:
+                self._note_size(tuple(size), max(offset, self.offset))
+        self._note_size(now, told["end"])
 
     def _on_event(self, event):
         if event["event"] == "resized":
@@ -97,16 +113,28 @@ class _Source(Follower):
             self._note(offset, "resize", size)
 
     def _note(self, offset, act, value):
-        self.notes.append(_Note(self.offset if offset is None else offset, act, value))
+        least = self.notes[-1].offset if self.notes else 0
+        self.notes.append(_Note(max(least, self.offset if offset is None else offset), act, value))
+
+    def size_here(self):
+        """The size of the terminal at the offset where it begins."""
+        size = self._size
+        for note in self.notes:
+            if note.act == "resize":
+                if note.offset > self.offset:
+                    break
+                size = note.value
+        return size
 
 
 class Recorder:
     """Appends to the open and locked file `fd` what happens in a session from now on."""
 
     def __init__(self, channel, session, fd, hold="never", on_gap=None, on_written=None, wants_input=False,
-                 start=0, screen=b"", env=()):
-        """`session`: its facts.  A file that has nothing yet begins at output offset `start` ("now"
-        for the end), with `screen` as what a terminal shows there; another goes on where it ends.
+                 look=None, env=()):
+        """`session`: its facts.  A file that has nothing yet begins at output offset 0, or where
+        `look() -> (output offset, size, bytes that paint what a terminal shows there)` says;
+        another goes on where it ends.
 
         `on_gap(from, to)` is told of output that is missing, `on_written()` of each write.
         """
@@ -120,12 +148,12 @@ class Recorder:
         self._written = None                    # the Position at the end of the file
         found = _check_session(find_end(fd), session)
         is_going_on = found is not None and found[0].incarnation == session["incarnation"]
-        if is_going_on:
-            start = found[0].offset
+        start, size, screen = (found[0].offset, found[0].size, b"") if is_going_on else \
+            (0, None, b"") if found is not None or look is None else look()
         self._source = _Source(channel, self._target, start, hold, self._note_gap, wants_input,
-                               session["incarnation"] if is_going_on else None)
+                               session["incarnation"] if is_going_on else None, size)
         if found is None:
-            self._begin(screen)
+            self._begin(size or self._source.size_here(), screen)
         else:
             self._go_on(*found)
 
@@ -152,11 +180,10 @@ class Recorder:
 
     # -- the file -----------------------------------------------------------------------------
 
-    def _begin(self, screen):
+    def _begin(self, size, screen):
         """A file that holds nothing yet."""
-        session = self.session
-        position = record.Position(0.0, session["id"], session["incarnation"], self._source.offset,
-                                   (session["size"]["cols"], session["size"]["rows"]))
+        position = record.Position(0.0, self.session["id"], self.session["incarnation"], self._source.offset,
+                                   size)
         self._cut(0)
         self._started_at = time.monotonic()
         self._encoder = record.Encoder(position)

@@ -27,7 +27,6 @@ from .tombstones import destroyed
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
 RING_BYTES_MAX = 1 << 30
-RESTORE_BYTES_MAX = 1 << 20     # history sent to paint from; the terminal shows less
 READ_BYTES_MAX = 4 << 20        # one `read`, copied into the connection's queue
 ARGV_SHOWN_MAX = 256 * 1024     # of a command line; six bytes each at worst, in a 4 MiB frame
 ARGV_LISTED_MAX = 512           # in a list of a thousand
@@ -594,10 +593,11 @@ def attach(daemon, client, fields, reply):
         cursor.offset = _check_resume(ring, fields["from"])
     elif fields.get("from") == "oldest":
         cursor.offset = ring.start_offset
-    reply(session=describe(session), offset=cursor.offset, ticket=client.ticket)
-    if fields.get("from") == "restore":
-        tail_from = max(ring.start_offset, ring.end_offset - RESTORE_BYTES_MAX)
-        client.send_raw(frames.RESTORE, ring.read(tail_from, RESTORE_BYTES_MAX))
+    is_restore = fields.get("from") == "restore"
+    reply(session=describe(session), offset=cursor.offset, ticket=client.ticket,
+          **{"past": session.restore_facts()} if is_restore else {})
+    if is_restore:
+        send_restore(client, session)
     client.send(frames.EVENT, event="live", offset=cursor.offset)
     daemon.follow(client, session, cursor)
     if cursor.is_interactive:
@@ -609,6 +609,13 @@ def attach(daemon, client, fields, reply):
         daemon.apply_size(session, nudge=is_again and wants_nudge)
     if fields.get("steal"):
         _send_away(daemon, session, client)
+
+
+def send_restore(client, session):
+    """What to paint from: the output since what `Session.restore_facts` tells."""
+    ring = session.ring
+    begin = max(session.past.offset, ring.start_offset)
+    client.send_raw(frames.RESTORE, ring.read(begin, ring.end_offset - begin))
 
 
 def _make_cursor(session, fields):
@@ -681,14 +688,16 @@ def read(daemon, client, fields, reply):
         raise PtyguardError(f"the output of session {session.name} is not kept any more",
                             hint="only its status is")
     limit = _whole(fields, "limit", READ_BYTES_MAX, 0, READ_BYTES_MAX)
-    offset = _field(fields, "offset", int, ring.start_offset)
+    told = {"past": session.restore_facts()} if fields.get("past") else {}
+    oldest = told["past"]["offset"] if told else ring.start_offset
+    offset = _field(fields, "offset", int, oldest)
     if offset < 0:
         offset = max(ring.start_offset, ring.end_offset + offset)
     if offset > ring.end_offset:
         offset = ring.end_offset
     data = ring.read(offset, limit)
     reply(offset=offset, size=len(data), start=ring.start_offset, end=ring.end_offset,
-          session=describe(session))
+          session=describe(session), **told)
     client.send_raw(frames.DATA, data)
 
 

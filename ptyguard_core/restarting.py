@@ -169,6 +169,7 @@ class Restarts:
         try:
             if session.ring is None:
                 record["incarnation"] += 1
+                session.forget_past()
                 self._daemon.spawn(session, request)
             else:
                 self._daemon.ask_guard_to_spawn(

@@ -361,6 +361,11 @@ class Screen:
         return self._attr
 
     @property
+    def keyboard_stacks(self):
+        """Flags of the kitty protocol, the pushed ones last: of the main and of the shown screen."""
+        return list(self._keyboard[False]), list(self._keyboard[self.is_alternate])
+
+    @property
     def saved_cursor(self):
         """What DECRC would restore on this screen; None when nothing was saved."""
         return self._saved[self.is_alternate]

@@ -18,6 +18,7 @@ from collections import deque
 
 from .backend import LET_GO, NOTHING_YET
 from .canonical import LineFeeder
+from .past import Past, Sizes, told_facts
 from .registry import LIVING_STATES, RECORDING
 from .ring import WINDOW_BYTES
 from .terminal import TitleFinder
@@ -156,6 +157,8 @@ class Session:
         self.ending = None              # what is to become of it; see destroying.py
         self.survivors = ()             # (pid, start) of whoever lived on after a kill
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
+        self.forget_past()
+        self.is_past_news = False       # it has changed since it was noted in the blob
         self._titles = TitleFinder()
         self._lines = LineFeeder()
 
@@ -263,6 +266,8 @@ class Session:
         while reads and room and count > 0:
             count = read(master, ring.writable(room))
             if count > 0:
+                if self.past.wants(ring, count) and self.past.look(ring, count):
+                    self.is_past_news = True
                 if lowest is not None and lowest < ring.start_after(count):
                     before_commit(ring.start_after(count))
                 ring.commit(count)
@@ -294,6 +299,16 @@ class Session:
         if self.ring.end_offset >= at + len(text):
             self.notice = None
         return written
+
+    def forget_past(self):
+        """A ring begins: nothing has been set yet."""
+        size = self.record["size"]
+        self.past = Past()
+        self.sizes = Sizes((0, size["cols"], size["rows"]))
+
+    def restore_facts(self):
+        """What a restore begins with: where, the state there, and sizes from there on."""
+        return told_facts(self.past, self.sizes)
 
     def look_for_title(self):
         """The window title that the program set last, bytes, or None."""

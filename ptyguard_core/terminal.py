@@ -52,10 +52,16 @@ _ESC = re.compile(rb"\x1b")
 _NO_SGR = rb"(?![0-9:;]*m)"
 
 
-def _incomplete_tail(data, limit):
+def incomplete_tail(data, limit):
     """The incomplete sequence that `data` ends in, as bytes; empty when longer than `limit`."""
     match = _INCOMPLETE.search(data, max(0, len(data) - limit))
     return bytes(match.group()) if match else b""
+
+
+def unfinished_at(data):
+    """Where the sequence begins, of any length, that has not ended when `data` does; or None."""
+    last = data.rfind(b"\x1b")
+    return last if last >= 0 and _INCOMPLETE.match(data, last) else None
 
 
 # --- 1: where replay may start ---------------------------------------------------
@@ -198,7 +204,7 @@ def without_queries(data):
             controls = match.group().translate(None, _OTHER_BYTES)
         before = data[copied:match.start()]
         kept.append(before)
-        if _is_unfinished(before):
+        if unfinished_at(before) is not None:
             kept.append(_CAN)
         kept.append(controls)
         copied = match.end()
@@ -206,11 +212,6 @@ def without_queries(data):
         return data
     kept.append(data[copied:])
     return b"".join(kept)
-
-
-def _is_unfinished(data):
-    last = data.rfind(b"\x1b")
-    return last >= 0 and _INCOMPLETE.match(data, last) is not None
 
 
 # --- 3: the modes a program has left on ---------------------------------------------
@@ -275,6 +276,30 @@ _MODE = re.compile(
     rb"|[no](?P<shift>)"
     rb"|c(?P<reset>))")
 
+# The same, found faster: what is most frequent (colours, moves of the cursor, erasing) is
+# passed over in one look, and groups have their price.
+_MODE_FAST = re.compile(
+    rb"\x1b(?!\[[0-9;:]*[@-gijkm-qs-~])(?:"
+    rb"\[(?:\?" + _PARAMETERS + rb"[hl]|[<=>]" + _PARAMETERS + rb"u|>" + _PARAMETERS + rb"m|!p"
+    rb"|" + _PARAMETERS + rb"(?:[hlr]| q))"
+    rb"|[()*+\-./][ -/]?[0-~]"
+    rb"|[=>noc])")
+
+# Of most sequences only the last of its kind counts.  Not of those that push and pop, and not
+# of two ways to the alternate screen, of which the first does.
+_COUNTED = re.compile(rb"\x1b\[[<=>][0-9;]*u")
+_ENTERS_ALTERNATE = re.compile(rb"\x1b\[\?(?:[0-9;]*;)?0*(?:47|1047|1049)(?:;[0-9;]*)?h")
+_SHIFTS = (b"\x1bn", b"\x1bo", b"\x1bc", b"\x1b[!p")
+
+
+def _last_of_each(found):
+    """Each of these sequences once, where it stands last; None when all of them count."""
+    last = list(dict.fromkeys(reversed(found)))
+    if any(map(_COUNTED.match, last)) or sum(map(bool, map(_ENTERS_ALTERNATE.match, last))) > 1:
+        return None
+    return last[::-1]
+
+
 # Colours are the most frequent sequence by far and only the last one says whether
 # they are reset, so it is looked for from the end, in C.
 _LAST_SGR = re.compile(rb"(?s:.*)\x1b(?:\[([0-9:;]{0,96})m|\[!p|c)")
@@ -333,6 +358,18 @@ class Modes:
         """Take note of the next piece of output; sequences may be split over pieces."""
         data = self._held + bytes(data)     # a copy costs less than it would to search a view
         shifted_at = max(data.rfind(b"\x0e"), data.rfind(b"\x0f"))
+        last = _last_of_each(_MODE_FAST.findall(data))
+        if last is None or shifted_at >= 0 and any(seq in last for seq in _SHIFTS):
+            self._feed_in_order(data, shifted_at)
+        else:
+            for seq in last:
+                self._ACTS[_MODE.match(seq).lastgroup](self, seq)
+            if shifted_at >= 0:
+                self._shift = data[shifted_at:shifted_at + 1]
+        self._feed_colour(data)
+        self._held = incomplete_tail(data, _MODES_HELD)
+
+    def _feed_in_order(self, data, shifted_at):
         for match in _MODE.finditer(data):
             if 0 <= shifted_at < match.start():
                 self._shift = data[shifted_at:shifted_at + 1]
@@ -340,8 +377,6 @@ class Modes:
             self._ACTS[match.lastgroup](self, match.group())
         if shifted_at >= 0:
             self._shift = data[shifted_at:shifted_at + 1]
-        self._feed_colour(data)
-        self._held = _incomplete_tail(data, _MODES_HELD)
 
     def _feed_colour(self, data):
         first = data.find(b"\x1b")
@@ -616,5 +651,5 @@ class QueryAnswerer:
             data = self._held + bytes(data)
         elif _ESC.search(data) is None:
             return b""
-        self._held = _incomplete_tail(data, ANSWER_HELD)
+        self._held = incomplete_tail(data, ANSWER_HELD)
         return b"".join([self._answers[match.lastgroup] for match in self._query.finditer(data)])

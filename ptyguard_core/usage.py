@@ -556,6 +556,24 @@ _TABLE = (
          exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE, TIMED_OUT)),
 
+    Verb("screen", TALKING, "what a session's terminal shows",
+         "screen [NAME] [--format FORMAT] [--history N]",
+         "Print the screen of a session (absent: the one you are in, or the only one), as a\n"
+         "terminal would show it; of an ended one, as it was at the end.  ansi paints it in a\n"
+         "terminal, html and svg are whole files of their own.",
+         aliases=("capture", "capture-pane", "get"),
+         arguments=(Argument("NAME", 0),),
+         options=(Option("--format", "text (absent), ansi, json, html or svg", "FORMAT",
+                         choices=("text", "ansi", "json", "html", "svg")),
+                  Option("--history", "and up to N lines that left it at the top", "N", count),
+                  Option("--json", "as --format json"), TMUX_TARGET,
+                  Option("-p", "tmux's word for printing it", key="prints", hidden=True)),
+         excludes=(("--format", "--json"),),
+         examples=("ptyguard screen build",
+                   "ptyguard screen build --format svg > build.svg",
+                   "ptyguard screen build --history 1000 | less"),
+         exits=(("0", "done"), USAGE, NO_SESSION, DESTROYED, UNREACHABLE)),
+
     Verb("log", TALKING, "a session's output so far",
          "log [NAME] [OPTIONS]",
          "Print the kept output of a session (absent: the one you are in, or the only\n"

@@ -23,7 +23,11 @@ HOUSE = {
     "guardwire": (1, "frames json"),
     "journal": (1, ""),
     "screen": (1, "os session"),
-    "terminal": (1, "os session"),
+    "terminal": (0, "os session"),
+    "past": (1, "os session"),
+    "replay": (2, "os session"),
+    "painting": (6, "daemon session socket"),
+    "viewing": (5, "daemon session socket"),
     "detachkey": (1, "os"),
     "keys": (1, "os"),
     "shorthand": (1, "os"),
@@ -80,7 +84,7 @@ HOUSE = {
     "waiting": (5, "daemon session socket"),
     "sending": (5, "daemon session socket"),
     "client": (6, "daemon session"),
-    "attach": (6, "daemon session"),
+    "attach": (7, "daemon session"),
     "logwriter": (6, "daemon session"),
 }
 
@@ -95,7 +99,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
     "copies", "verdict",
-    "frames", "terminal", "tree", "registry", "session", "connection", "supervise", "requests",
+    "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "overhearing", "ownership", "liveness", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.

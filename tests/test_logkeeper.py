@@ -67,7 +67,7 @@ class Keeper:
         self.told = []
         self.changes = 0
         self.sessions = {}
-        self.session = Session({"id": "k3f9", "name": "build", "state": state, "incarnation": 1,
+        self.session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": state, "incarnation": 1,
                                 "log": dict({"path": PATH, "incarnation": 1}, **log)})
         self.session.ring = Ring.format(bytearray(memory_bytes(1 << 16)))
         self.write(written)

@@ -269,7 +269,7 @@ class Clockwork:
 def test_a_restart_that_waits_for_a_reader_of_the_last_output_is_bounded():
     """A reader that takes nothing used to keep it, and its caller, for ever."""
     daemon = Clockwork()
-    session = Session({"id": "k3f9", "name": "build", "state": "draining"})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": "draining"})
     session.launch = encode_launch({"argv": [b"x"]})
     daemon.sessions["k3f9"] = session
     answers = []
@@ -285,7 +285,7 @@ def test_a_restart_that_waits_for_a_reader_of_the_last_output_is_bounded():
 def test_who_waits_for_a_lost_one_is_told_when_it_could_not_be_restarted():
     """They were told of ended ones only, and waited for ever."""
     daemon = Clockwork()
-    session = Session({"id": "k3f9", "name": "build", "state": "lost"})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": "lost"})
     session.launch = encode_launch({"argv": [b"x"]})
     daemon.sessions["k3f9"] = session
     reaped, answers = [], []
@@ -299,7 +299,7 @@ def test_who_waits_for_a_lost_one_is_told_when_it_could_not_be_restarted():
 def test_one_that_has_failed_is_started_once_a_kill_that_was_pending_is_confirmed():
     """Its last output was waited for, which had been read long ago."""
     daemon = Clockwork()
-    session = Session({"id": "k3f9", "name": "build", "state": "failed",
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": "failed",
                        "kill_pending": {"since": 1, "tried_at": 1, "survivors": []}})
     session.launch = encode_launch({"argv": [b"x"]})
     daemon.sessions["k3f9"] = session
@@ -312,7 +312,7 @@ def test_one_that_has_failed_is_started_once_a_kill_that_was_pending_is_confirme
 
 def test_a_reaping_that_ends_after_its_restart_was_given_up_starts_nothing():
     daemon = Clockwork()
-    session = Session({"id": "k3f9", "name": "build", "state": "lost"})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": "lost"})
     session.launch = encode_launch({"argv": [b"x"]})
     daemon.sessions["k3f9"] = session
     daemon.cancel, reaped = (lambda _session: None), []
@@ -328,7 +328,7 @@ def test_a_reaping_that_ends_after_its_restart_was_given_up_starts_nothing():
 def test_an_older_guard_is_asked_for_nothing_and_nothing_is_killed():
     daemon = Clockwork()
     daemon.facts = {"wire": 1, "version": b"0.1.0"}
-    session = Session({"id": "k3f9", "name": "build", "state": "running"})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": "running"})
     session.launch = encode_launch({"argv": [b"x"]})
     with pytest.raises(PtyguardError, match="0.1.0, is too old"):
         Restarts(daemon).restart(session, 5.0, None)

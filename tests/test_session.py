@@ -17,7 +17,7 @@ HISTORY = MIB - WINDOW_BYTES
 
 
 def new_session(capacity=MIB, written=0):
-    session = Session({"id": "k3f9", "name": "build", "state": RUNNING})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": RUNNING})
     session.ring = Ring.format(bytearray(memory_bytes(capacity)))
     session.master = 7
     write(session, written)
@@ -60,7 +60,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_pair_of_state_and_event_is_decided(state, event):
-    session = Session({"id": "k3f9", "name": "build", "state": state})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": state})
     if event in IMPOSSIBLE[state]:
         assert (state, event) not in TRANSITIONS
         with pytest.raises(KeyError):
@@ -77,7 +77,7 @@ def test_the_table_has_no_names_of_its_own():
 
 
 def test_an_ordinary_life():
-    session = Session({"id": "k3f9", "name": "build", "state": STARTING})
+    session = Session({"id": "k3f9", "name": "build", "size": {"cols": 80, "rows": 24}, "state": STARTING})
     lived = []
     for event in (SPAWNED, CHILD_EXITED, DRAINED, CHILD_EXITED):
         lived.append(session.is_living)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from ptyguard_core.attach import paintable
+from ptyguard_core.painting import tail_painted
 from ptyguard_core.errors import PtyguardError, SessionExists
 from ptyguard_core.terminal import Newlines, TitleFinder
 from world import LIMIT_S, MEMORY, World, wait_until
@@ -281,13 +281,13 @@ HISTORY = b"\x1b[?2004hone\r\n\x1b[31mtwo\r\nthree \x1b[6nfour\r\nfive"
 @pytest.mark.parametrize("lines, shown", [
     (0, b""), (1, b"five"), (2, b"three four\r\nfive"), (3, b"\x1b[31mtwo\r\nthree four\r\nfive")])
 def test_some_lines_are_painted_in_the_modes_that_hold_there(lines, shown):
-    painted = paintable(HISTORY, len(HISTORY), lines)
+    painted = tail_painted({}, HISTORY, len(HISTORY), lines)
     assert painted.endswith(shown) and painted[:len(painted) - len(shown)].count(b"\n") == 0
     assert b"\x1b[?2004h" in painted and b"\x1b[6n" not in painted
 
 
 def test_more_lines_than_there_are_is_all_of_them():
-    assert paintable(b"a\r\nb\r\n", 6, 99) == b"a\r\nb\r\n"
+    assert tail_painted({}, b"a\r\nb\r\n", 6, 99) == b"a\r\nb\r\n"
 
 
 def test_newlines_split_anywhere_are_the_same():

@@ -1,0 +1,154 @@
+"""Past: what a session's output has set that a restore does not replay any more.
+
+Who attaches is shown the newest output, at most RESTORE_BYTES of it.  The state that a
+terminal is in before that (modes, margins, charsets, title, directory) is told by a few
+sequences.  They are found while that output is still in the ring, in large pieces and by
+the patterns of terminal.py: nothing is parsed byte by byte, and nothing as it arrives.
+
+Rule 1: all below `offset` has been looked at, and `sequences` brings a fresh terminal into
+        the state that holds there.
+Rule 2: `offset` is no place inside a sequence or a character, nor inside a line if that can
+        be: output can be replayed from it.
+Rule 3: it keeps ahead of what is overwritten, so far that what it found is with the guard
+        before the output is gone; after a kill -9 the next daemon goes on from there.
+
+After such a death the output between the last change that was noted and the oldest kept byte
+is known to have changed nothing.  What was set and put back within it is looked at in part;
+only a pushed keyboard mode (kitty) could be popped once too often by that.
+"""
+
+import re
+
+from .terminal import NEWLINE_WINDOW, Modes, incomplete_tail, safe_start, unfinished_at
+
+RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
+LEAD_PART = 8                  # of the ring: as much as is read in one turn, and more (rule 3)
+PIECE_PART = 16                # of the ring: what is looked at in one go
+SEQUENCE_MAX = 4096            # a longer one is not waited for; screen.py ignores those of that length
+SIZES_MAX = 64                 # changes of size that are remembered: a window being dragged
+
+# Icon and title (OSC 0), icon (1), title (2), directory (7).
+_STRING = re.compile(rb"\x1b\]0*([0127]);([^\x07\x18\x1a\x1b]{0,1024})(?:\x07|\x1b\\)")
+_SETS = {b"0": (b"1", b"2"), b"1": (b"1",), b"2": (b"2",), b"7": (b"7",)}
+
+
+class Past:
+    """The state at `offset`, which moves on by `look`."""
+
+    def __init__(self, offset=0, sequences=b""):
+        self.offset = offset
+        self._modes = Modes()
+        self._strings = {}              # of _SETS: the body
+        self._inside = b""              # the beginning of a string that goes on at `offset`
+        self._take(sequences)
+
+    @property
+    def sequences(self):
+        """What brings a fresh terminal into the state that holds at `offset`."""
+        strings = [b"\x1b]%s;%s\x1b\\" % item for item in sorted(self._strings.items())]
+        return self._modes.redo() + b"".join(strings) + self._inside
+
+    @property
+    def title(self):
+        """The window's title, bytes, or None."""
+        return self._strings.get(b"2")
+
+    def wants(self, ring, count):
+        """Whether to `look` before `count` more bytes are committed to the ring."""
+        return self.offset < self._horizon(ring, count)
+
+    @staticmethod
+    def _horizon(ring, count):
+        return max(ring.start_after(count) + ring.capacity // LEAD_PART if ring.start_after(count) else 0,
+                   ring.end_offset + count - RESTORE_BYTES)
+
+    def look(self, ring, count):
+        """Look at the next piece; whether the state has changed."""
+        before = self.sequences
+        horizon = self._horizon(ring, count)
+        end = min(ring.end_offset, horizon + min(ring.capacity, RESTORE_BYTES) // PIECE_PART)
+        if self.offset < ring.start_offset:         # a daemon died before it had told of more
+            self.offset = ring.start_offset
+            self.offset += safe_start(ring.read(self.offset, 2 * NEWLINE_WINDOW))
+        if self.offset < end:
+            self._take(ring.read(self.offset, end - self.offset), horizon - self.offset)
+        return self.sequences != before
+
+    def _take(self, data, least=0):
+        """Note what `data` sets, up to where it may be replayed from; a line is cut only to
+        get to `least`."""
+        held = len(self._inside)
+        data = self._inside + data
+        cut, self._inside = _boundary(data, held + least)
+        self.offset += cut - held
+        data = data[:cut]
+        self._modes.feed(data)
+        for number, body in _STRING.findall(data):
+            for which in _SETS[number]:
+                self._strings[which] = body
+
+
+def _boundary(data, least):
+    """(where to cut, the beginning of the string that goes on there or nothing)."""
+    line = data.rfind(b"\n", max(0, least - 1, len(data) - NEWLINE_WINDOW)) + 1
+    if line and unfinished_at(data[:line]) is None:
+        return line, b""
+    tail = incomplete_tail(data, SEQUENCE_MAX)
+    if tail and len(tail) < len(data):
+        return len(data) - len(tail), b""
+    at = unfinished_at(data)
+    if at is not None:
+        return len(data), data[at:at + 2]
+    return len(data) - _cut_character(data), b""
+
+
+def told_facts(past, sizes):
+    """Both for the wire and the blob: a dict for JSON."""
+    return {"offset": past.offset, "sequences": past.sequences.decode("latin-1"),
+            "sizes": sizes.since(past.offset)}
+
+
+def read_facts(facts, size):
+    """(Past, Sizes) as `told_facts` told them; what cannot be used is as if nothing
+    had been told, and `size` {cols, rows} holds."""
+    sizes = Sizes((0, size["cols"], size["rows"]))
+    try:
+        offset, sequences = int(facts["offset"]), facts["sequences"].encode("latin-1")
+        told = [(int(at), int(cols), int(rows)) for at, cols, rows in facts["sizes"][-SIZES_MAX:]]
+        return Past(max(0, offset), sequences), Sizes(*told[:1], told[1:]) if told else sizes
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return Past(), sizes
+
+
+def _cut_character(data):
+    """How many bytes at the end of `data` are the beginning of a UTF-8 character."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            return back if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
+        if byte < 0x80:
+            break
+    return 0
+
+
+class Sizes:
+    """Which sizes a session's terminal had: (offset, columns, rows), the oldest first."""
+
+    def __init__(self, first, later=()):
+        self._entries = [first, *later]
+
+    def note(self, offset, size):
+        """From `offset` on it has this size."""
+        entry = (offset, *size)
+        if self._entries[-1][0] == offset:
+            self._entries.pop()
+        if not self._entries or self._entries[-1][1:] != entry[1:]:
+            self._entries.append(entry)
+        if len(self._entries) > SIZES_MAX:
+            del self._entries[0]
+
+    def since(self, offset):
+        """Those that hold from there on, and forget those before."""
+        while len(self._entries) > 1 and self._entries[1][0] <= offset:
+            del self._entries[0]
+        return list(self._entries)

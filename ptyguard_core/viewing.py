@@ -1,0 +1,106 @@
+"""Viewing: a session's screen in a client.
+
+It is made here, by whoever looks, from the bytes that the daemon keeps, and kept up to date
+by feeding it what comes: the daemon's loop draws nothing and serves everybody.
+
+A daemon of before the first screens does not tell what its older output has set: then the
+screen is made from what there is, from a place where replay may start.
+"""
+
+from . import frames
+from .channel import Follower
+from .errors import NoSuchSession
+from .replay import Replay
+from .terminal import safe_start
+
+HISTORY_LINES = 1000           # what a Screen keeps of what leaves it at the top
+STEP_BYTES = 32 * 1024
+
+
+def take(channel, target, history_max=HISTORY_LINES, timeout_s=None):
+    """(facts of the session, its `Replay`) as of now."""
+    ok, data = channel.read(timeout_s, target=target, past=True)
+    return ok["session"], replayed(ok, data, ok["offset"] + len(data), history_max)
+
+
+def replayed(told, data, end_offset, history_max=HISTORY_LINES):
+    """The `Replay` of `data`, which ends at `end_offset`; `told` by the daemon: `past`, `session`."""
+    making = Making(told, data, end_offset, history_max)
+    while not making.step():
+        pass
+    return making.replay
+
+
+class Making:
+    """A `Replay` being made from output that ends at `end_offset`, in steps."""
+
+    def __init__(self, told, data, end_offset, history_max=HISTORY_LINES):
+        past = told.get("past")
+        if past is None:
+            skipped = safe_start(data) if len(data) < end_offset else 0
+            data = data[skipped:]
+            size = told["session"]["size"]
+            past = {"sequences": "", "sizes": [[0, size["cols"], size["rows"]]]}
+        # Not past["offset"]: after a kill -9 of a daemon that can lie before the oldest byte.
+        self.replay = Replay(dict(past, offset=end_offset - len(data)), history_max)
+        self.is_begun = bool(past["sequences"])     # something was set before
+        self._rest = memoryview(data)
+
+    def step(self):
+        """Feed the next piece; whether that was the last."""
+        self.replay.feed(self._rest[:STEP_BYTES])
+        self._rest = self._rest[STEP_BYTES:]
+        return not self._rest
+
+
+class Viewing(Follower):
+    """One session's screen, kept up to date over daemons' deaths and gaps.
+
+    `screen` is None until the first `burst` that brings it.  After each burst it shows all that
+    has come; `end` is then the session's end, if it came.
+    """
+
+    def __init__(self, channel, target, history_max=0):
+        self._history_max = history_max
+        self._told = None
+        self._restored = bytearray()
+        self._replay = None
+        super().__init__(channel, target, "restore")
+
+    @property
+    def screen(self):
+        return self._replay and self._replay.screen
+
+    def _attach(self, target, start, **more):
+        is_whole = self._replay is None
+        self._restored.clear()
+        self._told = super()._attach(target, "restore" if is_whole else start, **more)
+        if not is_whole:                # it may have been resized while no daemon was there
+            size = self.session["size"]
+            self._replay.resize((size["cols"], size["rows"]))
+
+    def _take_frame(self, type_, offset, payload):
+        if type_ == frames.RESTORE:
+            self._restored += payload
+        elif type_ == frames.OUTPUT:
+            self._replay.feed_at(offset, payload)
+
+    def _on_event(self, event):
+        super()._on_event(event)
+        if event["event"] == "live" and self._replay is None:
+            self.offset = event["offset"]
+            self._replay = replayed(self._told, bytes(self._restored), self.offset, self._history_max)
+            self._restored.clear()
+        elif event["event"] == "resized" and self._replay is not None:
+            self._replay.resize(event["size"], event.get("offset"))
+        elif event["event"] == "gap":
+            self._begin_anew()
+
+    def _begin_anew(self):
+        """What came in between is gone: as if one had only come now; older output that still
+        comes is known then."""
+        try:
+            with self.channel.another("view") as other:
+                self.session, self._replay = take(other, "@" + self.session["id"], self._history_max)
+        except NoSuchSession:
+            pass                        # that is told on this connection, too
