@@ -702,14 +702,12 @@ class _Call:
         return 1 if gaps else 0
 
     def _record_to(self, fd, session, note_gap):
+        from ptyguard_core.painting import first_paint
         from ptyguard_core.recorder import Recorder, Stopped, stop_on_signals
-        from ptyguard_core.render import render_ansi
-        from ptyguard_core.viewing import take
 
         def look():
             with self.client.open_channel("read") as channel:
-                _, replay = take(channel, "@" + session["id"], 0)
-            return replay.offset, replay.screen.size, render_ansi(replay.screen)
+                return first_paint(channel, "@" + session["id"])
 
         try:
             stop_on_signals(self.backend)

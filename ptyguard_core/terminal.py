@@ -612,7 +612,7 @@ class QueryFilter:
     def feed(self, data):
         """What of this piece, and of what was held, may be shown."""
         data = self._held + bytes(data)
-        self._held = _incomplete_tail(data, len(data))
+        self._held = incomplete_tail(data, len(data))
         if len(self._held) > _FILTER_HELD:      # nobody is to complete what is shown of it
             self._held, data = b"", data + _CAN
         return without_queries(data[:len(data) - len(self._held)])

@@ -11,6 +11,8 @@ import stat
 
 import pytest
 
+from ptyguard_core import render
+from ptyguard_core.screen import Screen
 from test_logwriter import contents, gated, limit_files
 from world import MEMORY, Flood, World, is_alive, wait_until
 
@@ -351,6 +353,39 @@ def test_record_follows_from_now_on_to_the_end_over_a_daemons_death(world, file)
     assert recording.wait(60) == 0
     assert text_of(file).endswith("one\r\none\r\ntwo\r\ntwo\r\n")
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+
+
+def test_record_begins_with_the_screen_as_it_is_and_cuts_nothing(world, file):
+    first = "\\033[?1049h\\033[5;5Hshown before\\033[1;3"
+    line, open_gate = gated(world, "printf '1mred \\303'; exec cat")
+    world.run("start", "-n", "s", "--size", "40x10", "--", "sh", "-c", f"stty -echo; printf '{first}'; {line}", check=0)
+    world.run("wait", "s", "--for", "shown before", check=0)
+    record(world, "s", file)
+    open_gate()
+    shows(file, "red")
+    world.run("send", "s", "--enter", "\u00e9"[:1], check=0)
+    shows(file, "\u00e9")
+    whole = text_of(file)
+    assert whole.index("shown before") < whole.index("\x1b[1;31mred ")
+    screen = Screen((40, 10))
+    screen.feed(whole.encode())
+    shown = world.run("screen", "s", check=0).stdout.decode()
+    assert render.render_text(screen) == shown and "shown before" in shown and screen.is_alternate
+
+
+def test_sizes_of_before_a_recorder_came_back_stand_in_their_places(world, file):
+    world.run("start", "-n", "s", "--", "sh", "-c", "stty -echo; exec cat", check=0)
+    first = record(world, "s", file)
+    expected = []
+    assert stop(first) == 0
+    for number in range(1, 4):
+        world.run("resize", "s", f"{80 + number}x{20 + number}", check=0)
+        world.run("send", "s", "--enter", f"line {number}", check=0)
+        world.run("wait", "s", "--for", f"line {number}", check=0)
+        expected += [("r", f"{80 + number}x{20 + number}"), ("o", f"line {number}\r\n")]
+    record(world, "s", file)
+    shows(file, "line 3")
+    assert [event for event in codes(file) if event[0] == "r" or "line" in event[1]] == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
