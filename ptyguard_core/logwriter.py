@@ -174,8 +174,9 @@ class RecordingWriter(Writer):
     ACCESS = os.O_RDWR
 
     def _follow(self, session):
+        told = self._channel.request("info", target=self._target)["session"].get("environment")
         self._recorder = Recorder(self._channel, session, self._fd, hold="always", on_gap=self._note_gap,
-                                  on_written=self._note_written,
+                                  on_written=self._note_written, env=told or {},
                                   wants_input=bool(session["recording"].get("input")))
         self._recorder.run()
         self._channel.request("recording", target=self._target, done=self._recorder.offset)

@@ -103,8 +103,9 @@ class Encoder:
         self.position = self.position._replace(offset=offset)
 
     def begin_anew(self, incarnation, time):
-        """The session has another ring, whose output begins at 0."""
+        """The session has another ring, whose output begins at 0, and a terminal as new."""
         self.end(time)
+        self._event("o", "\x1bc")
         self.position = self.position._replace(incarnation=incarnation, offset=0)
 
     def paint(self, data):

@@ -352,3 +352,11 @@ def test_a_long_session_of_an_editor_stays_small():
                                     f"\x1b[{n % 23 + 1};{n % 60 + 1}H"))
     for make in (export.export_html, export.export_svg):
         assert len(make((80, 24), events)) < 3_000_000
+
+
+def test_another_ring_begins_in_a_terminal_as_new():
+    encoder = Encoder(START._replace(offset=70))
+    encoder.begin_anew(2, 3.0)
+    encoder.output(b"again", 3.5)
+    assert [text for _, code, text in events_of(begun() + encoder.taken())] == [
+        SESSION + ":1:0:80x24", "\x1bc", "again", SESSION + ":2:5:80x24"]
