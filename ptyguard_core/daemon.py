@@ -258,8 +258,7 @@ class Daemon:
         else:
             if session.notice and not 0 <= session.notice[0] <= session.ring.end_offset:
                 session.notice = None       # of another ring
-            if session.past.offset > session.ring.end_offset:
-                session.past = past.Past()  # likewise
+            session.past.adopt(session.ring)
             if session.state in (STARTING, QUARANTINED):
                 session.happen(SPAWNED)
             session.awaited_holders = holders if session.is_living else 0

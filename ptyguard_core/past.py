@@ -44,9 +44,14 @@ class Past:
 
     @property
     def sequences(self):
-        """What brings a fresh terminal into the state that holds at `offset`."""
+        """What brings a fresh terminal into the state that holds at `offset`.
+
+        Where the cursor is nobody knows: at home, or where lines scroll.
+        """
+        bottom = self._modes.bottom_margin
+        cursor = b"\x1b[%d;1H" % bottom if bottom else b""
         strings = [b"\x1b]%s;%s\x1b\\" % item for item in sorted(self._strings.items())]
-        return self._modes.redo() + b"".join(strings) + self._inside
+        return self._modes.redo() + cursor + b"".join(strings) + self._inside
 
     @property
     def title(self):
@@ -67,12 +72,18 @@ class Past:
         before = self.sequences
         horizon = self._horizon(ring, count)
         end = min(ring.end_offset, horizon + min(ring.capacity, RESTORE_BYTES) // PIECE_PART)
-        if self.offset < ring.start_offset:         # a daemon died before it had told of more
-            self.offset = ring.start_offset
-            self.offset += safe_start(ring.read(self.offset, 2 * NEWLINE_WINDOW))
         if self.offset < end:
             self._take(ring.read(self.offset, end - self.offset), horizon - self.offset)
         return self.sequences != before
+
+    def adopt(self, ring):
+        """Go on after a daemon that died: what is gone has set nothing that was not noted."""
+        if self.offset > ring.end_offset:           # that was another ring
+            self.__init__()
+        if self.offset < ring.start_offset:
+            self._inside = b""
+            self.offset = ring.start_offset
+            self.offset += safe_start(ring.read(self.offset, 2 * NEWLINE_WINDOW))
 
     def _take(self, data, least=0):
         """Note what `data` sets, up to where it may be replayed from; a line is cut only to

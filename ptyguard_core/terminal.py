@@ -345,6 +345,11 @@ class Modes:
         return bool(self._alternate)
 
     @property
+    def bottom_margin(self):
+        """The last row that scrolls, from 1 on, where the program has set that; else None."""
+        return (_numbers(self._margins) + [0])[1] or None
+
+    @property
     def bracketed_paste(self):
         """Does the program want pastes bracketed?"""
         return self._private.get(2004, False)
