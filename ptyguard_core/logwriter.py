@@ -21,11 +21,11 @@ import os
 import time
 
 from . import guardwire as wire
-from .channel import Channel, Follower
+from .channel import Channel
 from .errors import PtyguardError, Unreachable
 from .journal import Journal
 from .logfile import CannotWrite, append, open_log, size_of
-from .recorder import Recorder, lock_file
+from .recorder import Recorder, WritingFollower, lock_file
 from .supervise import START_LIMIT_S, ask_guard
 
 # Exit statuses; Python's own for a traceback is 1 too.
@@ -135,10 +135,11 @@ class LogWriter(Writer):
         size = size_of(self._fd)
         offset = self._channel.request("log_at", target=self._target, size=size)["offset"]
         self._base = size - offset
-        self._follower = Follower(self._channel, self._target, offset, hold="always",
-                                  on_gap=self._note_gap)
+        self._follower = WritingFollower(self._channel, self._target, offset, hold="always",
+                                         on_gap=self._note_gap)
         for offset, view in self._follower.pieces():
             self._write(offset, view)
+            self._follower.wrote(offset + len(view))
         self._channel.request("log_done", target=self._target, offset=self._follower.offset)
 
     def _note_gap(self, start, end):

@@ -20,6 +20,7 @@ from .logfile import CannotWrite, append, find_end, locate, open_log, size_of
 
 LOCK_WAIT_S = 5.0              # for a predecessor that was killed to be gone entirely
 LOOK_S = 0.02
+TELL_BYTES = 8 * 1024          # less than the smallest ring keeps, or it would wait for ever
 
 # What happened at an output offset: `act` is a method's name of record.Encoder.
 _Note = collections.namedtuple("_Note", "offset act value")
@@ -67,7 +68,33 @@ def stop_on_signals(backend):
     backend.watch_signals(("SIGINT", "SIGTERM", "SIGHUP"), stop)
 
 
-class _Source(Follower):
+class WritingFollower(Follower):
+    """A session's output for who puts it into a file; all before `start` is there.
+
+    What has been sent and not written is lost if the writer is killed: until it says what is
+    written, the daemon keeps it.
+    """
+
+    def __init__(self, channel, target, start, hold, on_gap=None):
+        self._told = self._written = start if isinstance(start, int) else None
+        super().__init__(channel, target, start, hold, on_gap)
+
+    def _attach(self, target, start, **more):
+        self._told = self._written
+        return super()._attach(target, start, **dict({"written": self._written}, **more))
+
+    def wrote(self, offset):
+        """All before this is in the file."""
+        self._written = offset
+        if self._told is None or offset - self._told >= TELL_BYTES:
+            self._told = offset
+            try:
+                self.channel.ask("written", offset=offset)
+            except ConnectionError:
+                pass                    # the next burst notices, and attaches anew
+
+
+class _Source(WritingFollower):
     """A session's output, and what happened beside it.
 
     `size`: that of the terminal at the offset where it begins, if that is known.
@@ -221,6 +248,8 @@ class Recorder:
     def _append(self, data):
         append(self._fd, data)
         self._written = self._encoder.position
+        if self._source.session["incarnation"] == self._written.incarnation:
+            self._source.wrote(self._written.offset)
 
     def _write(self):
         if not self._encoder.has_more:

@@ -594,6 +594,7 @@ def attach(daemon, client, fields, reply):
     elif fields.get("from") == "oldest":
         cursor.offset = ring.start_offset
     is_restore = fields.get("from") == "restore"
+    cursor.written = _whole(fields, "written", None, 0, cursor.offset)
     reply(session=describe(session), offset=cursor.offset, ticket=client.ticket,
           **{"past": session.restore_facts()} if is_restore else {})
     if is_restore:
@@ -1092,6 +1093,15 @@ def log_done(daemon, client, fields, reply):
     reply()
 
 
+def written(daemon, client, fields, reply):
+    """What this connection follows is in a file up to `offset`: it need not be kept for it."""
+    if client.cursor is not None and client.cursor.written is not None:
+        offset = _whole(fields, "offset", None, 0, client.cursor.offset)
+        client.cursor.written = max(client.cursor.written, offset or 0)
+        daemon.on_progress(client)
+    reply()
+
+
 def recording(daemon, client, fields, reply):
     """The recording lacks `missed` bytes before `offset`; or it cannot be written, `error` says
     why ("": it can again); or all output up to `done` is in it."""
@@ -1119,4 +1129,4 @@ def _logged_target(daemon, fields):
 VERBS = {verb.__name__: verb for verb in (
     ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
     end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
-    log_error, log_done, recording)}
+    log_error, log_done, recording, written)}

@@ -112,9 +112,16 @@ class Cursor:
         self.is_viewer = False          # counts as a client for people, may be read-only
         self.is_log = False             # the writer of the session's log or recording; see logkeeper.py
         self.wants_input = False        # is told what is typed
+        self.written = None             # it puts output into a file, which has all before this
         self.may_type = is_interactive
         self.kills_on_hangup = False    # its going without a word ends the session ...
         self.removes_on_hangup = False  # ... and has it forgotten
+
+
+    @property
+    def held_from(self):
+        """What it holds is kept from here on: what was sent may die with who was to write it."""
+        return self.offset if self.written is None else self.written
 
 
 class Input:
@@ -225,7 +232,7 @@ class Session:
         for cursor in self.cursors:
             allowance = self.allowance(cursor)
             if allowance is not None:
-                room = min(room, cursor.offset + allowance - end)
+                room = min(room, cursor.held_from + allowance - end)
         return max(0, room)
 
     @property

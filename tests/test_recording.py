@@ -13,7 +13,7 @@ import pytest
 
 from ptyguard_core import render
 from ptyguard_core.screen import Screen
-from test_logwriter import contents, gated, limit_files
+from test_logwriter import contents, gated, grow, limit_files, writers
 from world import MEMORY, Flood, World, is_alive, wait_until
 
 
@@ -140,11 +140,46 @@ def test_killed_again_and_again_under_a_flood_it_has_everything_once_and_in_orde
             world.new_daemon_pid(world.kill_daemon())
     flood.stop()
     world.run("wait", "s", check=Flood.STATUS)
-    wait_until(lambda: len(text_of(file)) >= len(flood.output()), "the end")
+    wait_until(lambda: not recorders(world), "the recorder's leave")
     assert text_of(file) == flood.output().decode("ascii")
     times = [time for time, _, _ in events(file)]
     assert times == sorted(times)
     assert recording_facts(world, "s")["missed"] == 0
+
+
+@pytest.mark.parametrize("scrollback", ["64K", "1M"])
+@pytest.mark.parametrize("option", ["--log", "--record"])
+def test_a_writer_killed_while_it_was_behind_loses_nothing_that_it_was_sent(world, file, option, scrollback):
+    """What had been sent to it, and not been written, used to be overwritten and so lost."""
+    flood = Flood(world.directory)
+    world.run("start", "-n", "s", "--scrollback", scrollback, option, file, "--", *flood.argv, check=0)
+    wait_until(lambda: os.path.exists(file) and b"ready" in contents(file), "its beginning")
+    for number in range(3):
+        writer = wait_until(lambda: (writers(world) or [None])[0], "a writer")
+        if number:
+            grow(file, 1)
+        os.kill(writer, signal.SIGSTOP)
+        if not number:
+            flood.go()
+        stalled(world, "s")
+        os.kill(writer, signal.SIGKILL)
+        wait_until(lambda: not is_alive(writer), "its death")
+    flood.stop()
+    world.run("wait", "s", check=Flood.STATUS)
+    wait_until(lambda: not writers(world), "the writer's leave")
+    whole = contents(file) if option == "--log" else text_of(file).encode()
+    assert whole == flood.output()
+
+
+def stalled(world, name):
+    """Wait until nothing of that session is read any more."""
+    ends = []
+
+    def stands():
+        ends.append(world.json("info", name)["offsets"]["end"])
+        return ends[-1] > 40_000 and ends[-3:] == [ends[-1]] * 3
+
+    wait_until(stands, "the program being held")
 
 
 def test_restart_daemon_restart_and_upgrade_go_on_in_the_same_file(world, file):
