@@ -36,7 +36,6 @@ LOG_HOLD_S = 60.0
 ANSWER_LATE_S = 1.0            # of a daemon that was told by when to answer
 KILL_LIMIT_S = 20.0            # of a `run` whose time is over
 READ_BYTES = 4 << 20
-SHOWN_ENDED_S = 3600.0         # `ls` shows what ended within the hour
 FOLLOW_LOOK_S = 0.25           # of a log file, which has no readiness
 
 
@@ -577,26 +576,39 @@ class _Call:
     def ls(self):
         """List sessions."""
         import time
-        from ptyguard_core.report import LIVING, session_table
-        sessions = self.client.request("ls")["sessions"]
+        from ptyguard_core.listing import chosen, session_table
+        if self.get("watch"):
+            return self._watch_sessions()
         now = time.time()
-        if not self.get("all"):
-            sessions = [s for s in sessions if s["state"] in LIVING
-                        or now - (s["ended_at"] or 0) < SHOWN_ENDED_S]
+        sessions = chosen(self.client.request("ls")["sessions"], now, self.get("all"))
         if self.get("json"):
             _print(_as_json(sessions=sessions))
         elif self.get("short"):
             _print("".join(session["name"] + "\n" for session in sessions), end="")
         elif sessions:
-            _print("\n".join(session_table(sessions, now)))
+            size = self.backend.terminal_size(1)
+            _print("\n".join(session_table(sessions, now, size and size[0])))
         else:
             self.say("no sessions")
 
+    def _watch_sessions(self):
+        """The list on a terminal of its own, as it changes, until somebody leaves."""
+        if not (os.isatty(0) and os.isatty(1)):
+            raise UsageError("ls --watch needs a terminal at stdin and stdout",
+                             hint="ptyguard ls --json tells what there is once")
+        from ptyguard_core.watching import Watch
+        self.client.close()             # there is one, or one was started: none is from now on
+        return Watch(self.backend, self.paths, bool(self.get("all")), sys.stdout.encoding).run()
+
     def info(self):
         """Everything about one session."""
+        import socket
         import time
+        from ptyguard_core import standing
         from ptyguard_core.report import session_sheet
         session = self.client.request("info", **self._first_target())["session"]
+        with self.client.open_channel("read") as channel:
+            session.update(standing.look(channel, session, socket.gethostname()))
         if self.get("json"):
             _print(_as_json(**session))
         else:

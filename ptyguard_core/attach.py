@@ -31,7 +31,8 @@ from .loop import Loop
 from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
-from .painting import painted, sequences_before, tail_painted
+from .painting import painted, tail_painted
+from .past import sequences_told
 from .terminal import Modes, Newlines
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
@@ -651,7 +652,7 @@ class Attachment:
             channel = Channel(self._backend, self._paths, may_start=False, timeout_s=2.0)
             ok, history = channel.read(2.0, target="@" + self._session["id"], past=True)
             channel.close()
-            history = sequences_before(ok) + history[:max(0, self._offset - ok["offset"])]
+            history = sequences_told(ok) + history[:max(0, self._offset - ok["offset"])]
         except (PtyguardError, EOFError, OSError):
             history = b"".join(self._shown)     # nobody knows more
         modes = Modes()

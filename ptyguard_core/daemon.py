@@ -48,6 +48,7 @@ from .terminal import QueryAnswerer
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
+from .watchers import Watchers
 
 HOLDER_WAIT_S = 5.0            # for holders to come back after a daemon was replaced
 READER_WAIT_S = 30.0           # for a new session's `run` to be there
@@ -102,6 +103,7 @@ class Daemon:
         self.logs = LogKeeper(backend, self.loop, paths, journal, program, self)
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self.ownership = Ownership(self)
+        self.watchers = Watchers(self.loop)
         self._answerers = {}                # session id -> QueryAnswerer
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
@@ -607,6 +609,7 @@ class Daemon:
         self._remove_record(session.id)
 
     def _remove_record(self, id_):
+        self.watchers.note_change()
         self.relaunches.forget(id_)
         try:
             self.registry.remove(id_)
@@ -644,6 +647,7 @@ class Daemon:
 
     def spawn(self, session, wanted):
         """Ask the guard for the child; `when_started` tells how it went."""
+        self.watchers.note_change()
         session.launch = encode_launch(wanted)
         self.relaunches.keep(session)
         self.ask_guard_to_spawn(wire.SPAWN, session, wanted,
@@ -723,6 +727,7 @@ class Daemon:
                 return
             self.log("record_not_written", session=session.id, error=error.message)
         self._send_blob(session)
+        self.watchers.note_change()
         self._discard_older(session)
         self.logs.begin(session)
         if session.awaited_holders:
@@ -826,6 +831,7 @@ class Daemon:
         client.follow(session, cursor)
         session.add(cursor)
         self.logs.on_follow(session, cursor)
+        self._note_client(cursor)
         self._note_holders(session)
         self._wake(session)
         self.loop.soon(client.flush)
@@ -837,6 +843,7 @@ class Daemon:
             return
         client.unfollow()
         session.remove(cursor)
+        self._note_client(cursor)
         if not self._is_leaving:
             self.logs.on_unfollow(session, cursor)
             self.agents.withdraw(session.id, client)
@@ -845,6 +852,10 @@ class Daemon:
             self._wake(session)
             if session.is_over:
                 self.loop.soon(self.prune)      # what somebody reads is kept meanwhile
+
+    def _note_client(self, cursor):
+        if cursor.is_interactive or cursor.is_viewer:       # who else reads is nobody's client
+            self.watchers.note_change()
 
     def when_left(self, clients, act):
         """Call `act()` once all these connections have closed."""
@@ -879,6 +890,7 @@ class Daemon:
         session.sizes.note(at, wanted)
         self._set_recorded_size(session)
         self._send_blob(session)
+        self.watchers.note_change()
         for cursor in session.cursors:
             cursor.owner.send(frames.EVENT, event="resized", size=list(wanted), offset=at)
 
@@ -1143,6 +1155,7 @@ class Daemon:
     def on_close(self, client, reason):
         """The connection is gone."""
         self.clients.discard(client)
+        self.watchers.forget(client)
         self._buffered_total -= self._buffered.pop(client, 0)
         if client.hello.get("role") == "attach" or reason not in ("closed by the client",):
             self.log("client_left", pid=client.hello.get("pid"), reason=reason,
@@ -1189,6 +1202,7 @@ class Daemon:
 
     def save(self, session):
         """Record and blob; a full disk stops no session (C-503)."""
+        self.watchers.note_change()
         self._send_blob(session)
         try:
             self.registry.write(session.record)

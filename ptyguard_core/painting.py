@@ -8,6 +8,7 @@ sent makes a terminal answer.
 import codecs
 import time
 
+from .past import sequences_told
 from .render import render_ansi
 from .replay import capped
 from .terminal import Modes, safe_start, unfinished_at, without_queries
@@ -79,7 +80,7 @@ def tail_painted(told, data, end_offset, lines=None):
         cut = max(cut, _line_start(data, lines))
     tail = data[cut:]
     modes = Modes()
-    modes.feed(sequences_before(told))
+    modes.feed(sequences_told(told))
     if lines is not None and data[cut - 1:cut] == b"\n":
         modes.feed(data[:cut])          # it begins with a line: nothing is cut
     elif len(tail) < end_offset:        # something lies before it
@@ -88,11 +89,6 @@ def tail_painted(told, data, end_offset, lines=None):
         modes.feed(tail[:skipped])
         tail = tail[skipped:]
     return modes.redo() + without_queries(tail)
-
-
-def sequences_before(told):
-    """The state of a terminal before the output that a daemon gave with what it told."""
-    return (told.get("past") or {}).get("sequences", "").encode("latin-1")
 
 
 def _line_start(data, lines):

@@ -19,7 +19,7 @@ only a pushed keyboard mode (kitty) could be popped once too often by that.
 
 import re
 
-from .terminal import NEWLINE_WINDOW, Modes, incomplete_tail, safe_start, unfinished_at
+from .terminal import NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at
 
 RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
 LEAD_PART = 8                  # of the ring: as much as is read in one turn, and more (rule 3)
@@ -58,19 +58,17 @@ class Past:
         """The window's title, bytes, or None."""
         return self._strings.get(b"2")
 
-    def wants(self, ring, count):
-        """Whether to `look` before `count` more bytes are committed to the ring."""
-        return self.offset < self._horizon(ring, count)
+    def due_at(self, ring):
+        """Before the end of output gets beyond this, `look` is to be called."""
+        return self.offset + _span(ring)
 
-    @staticmethod
-    def _horizon(ring, count):
-        return max(ring.start_after(count) + ring.capacity // LEAD_PART if ring.start_after(count) else 0,
-                   ring.end_offset + count - RESTORE_BYTES)
-
-    def look(self, ring, count):
-        """Look at the next piece; whether the state has changed."""
+    def look(self, ring, end_offset):
+        """Look at the next piece, for the output is to end at `end_offset`; whether the state
+        has changed."""
+        if self.offset < ring.start_offset:
+            self.adopt(ring)
         before = self.sequences
-        horizon = self._horizon(ring, count)
+        horizon = end_offset - _span(ring)
         end = min(ring.end_offset, horizon + min(ring.capacity, RESTORE_BYTES) // PIECE_PART)
         if self.offset < end:
             self._take(ring.read(self.offset, end - self.offset), horizon - self.offset)
@@ -93,30 +91,40 @@ class Past:
         cut, self._inside = _boundary(data, held + least)
         self.offset += cut - held
         data = data[:cut]
+        if has_only_colours(data):
+            self._modes.feed_colours(data)
+            return
         self._modes.feed(data)
         for number, body in _STRING.findall(data):
             for which in _SETS[number]:
                 self._strings[which] = body
 
 
+def _span(ring):
+    """How much output there may be that has not been looked at."""
+    return min(ring.capacity - ring.window_bytes - ring.capacity // LEAD_PART, RESTORE_BYTES)
+
+
 def _boundary(data, least):
     """(where to cut, the beginning of the string that goes on there or nothing)."""
     line = data.rfind(b"\n", max(0, least - 1, len(data) - NEWLINE_WINDOW)) + 1
-    if line and unfinished_at(data[:line]) is None:
+    if line and unfinished_at(data, line) is None:
         return line, b""
-    tail = incomplete_tail(data, SEQUENCE_MAX)
-    if tail and len(tail) < len(data):
-        return len(data) - len(tail), b""
     at = unfinished_at(data)
-    if at is not None:
-        return len(data), data[at:at + 2]
-    return len(data) - _cut_character(data), b""
+    if at is None:
+        return len(data) - _cut_character(data), b""
+    return (at, b"") if 0 < at >= len(data) - SEQUENCE_MAX else (len(data), data[at:at + 2])
 
 
 def told_facts(past, sizes):
     """Both for the wire and the blob: a dict for JSON."""
     return {"offset": past.offset, "sequences": past.sequences.decode("latin-1"),
             "sizes": sizes.since(past.offset)}
+
+
+def sequences_told(reply):
+    """The state before the output that came with a reply (of an older daemon: nothing), bytes."""
+    return (reply.get("past") or {}).get("sequences", "").encode("latin-1")
 
 
 def read_facts(facts, size):

@@ -44,34 +44,25 @@ def exit_text(exit_, is_living=False):
 LIVING = ("starting", "running", "draining", "quarantined")
 
 
-TITLE_WIDTH_MAX = 30            # of a column; `info` shows it whole
+# Modes whose name and value do not read by themselves.
+_MODE_WORDS = {
+    "autowrap": "no autowrap",
+    "cursor_visible": "hidden cursor",
+    "cursor_blink": "blinking cursor",
+    "keyboard_flags": "kitty keyboard {}",
+    "modify_other_keys": "modifyOtherKeys {}",
+    "mouse": "mouse {}",
+    "mouse_encoding": "mouse encoding {}",
+}
 
 
-def session_table(sessions, now):
-    """The lines of `ls`; the titles' column is there when there are titles."""
-    rows = [("NAME", "STATE", "PID", "SIZE", "AGE", "CLIENTS", "EXIT", "TITLE", "COMMAND")]
-    for facts in sessions:
-        size = facts["size"] or {"cols": 0, "rows": 0}
-        rows.append((facts["name"], facts["state"], str(facts["pid"] or "-"),
-                     f"{size['cols']}x{size['rows']}", age(now - facts["created_at"]),
-                     str(facts["clients"]),
-                     exit_text(facts["exit"], facts["state"] in LIVING) or "-",
-                     _cut(printable(facts.get("title") or "-"), TITLE_WIDTH_MAX),
-                     shell_words(facts["argv"])))
-    if all(row[-2] == "-" for row in rows[1:]):
-        rows = [row[:-2] + row[-1:] for row in rows]
-    return align(rows)
-
-
-def _cut(text, width):
-    return text if len(text) <= width else text[:width - 3] + "..."
-
-
-def align(rows):
-    """Columns as wide as their widest; the last one is left ragged."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths))
-            + "  " + row[-1] for row in rows]
+def mode_words(modes):
+    """What a program has switched on, in words: `alternate screen, mouse any (sgr)`."""
+    modes = dict(modes)
+    if "mouse" in modes and "mouse_encoding" in modes:
+        modes["mouse"] = f"{modes['mouse']} ({modes.pop('mouse_encoding')})"
+    return ", ".join(_MODE_WORDS.get(name, name.replace("_", " ")).format(value)
+                     for name, value in modes.items())
 
 
 def session_sheet(facts, now):
@@ -88,7 +79,9 @@ def session_sheet(facts, now):
         ("exit", exit_text(facts["exit"], facts["state"] in LIVING) or "-"),
         ("pid", facts["pid"]), ("command", shell_words(facts["argv"])),
         ("started in", facts["cwd"]), ("is now in", facts.get("cwd_now")),
+        ("says it is in", _told_directory(facts)),
         ("title", facts.get("title")),
+        ("switched on", mode_words(facts.get("modes") or {}) or None),
         ("size", f"{size['cols']}x{size['rows']}"), ("size policy", facts.get("size_policy")),
         ("age", age(now - facts["created_at"])),
         ("kept after its end", None if facts.get("ttl") is None else age(facts["ttl"])),
@@ -109,6 +102,12 @@ def session_sheet(facts, now):
     pairs += [(key, value) for key, value in sorted((facts.get("environment") or {}).items())]
     return [f"{printable(key) + ':':<22}{printable(value)}" for key, value in pairs
             if value is not None]
+
+
+def _told_directory(facts):
+    """What the shell tells by OSC 7; the host, where it is another."""
+    told, host = facts.get("cwd_told"), facts.get("cwd_host")
+    return f"{told} (on {host})" if told and host else told
 
 
 def _relaunch(facts, now):

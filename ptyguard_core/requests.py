@@ -23,6 +23,7 @@ from .restartpolicy import NEVER as NEVER_AGAIN, parse_policy, policy_in
 from .ring import CAPACITY_MIN
 from .session import (ALWAYS, DRAINING, ENDED, FAILED, LATEST, LEADER, LOST, NEVER, QUARANTINED,
                       SIZE_POLICIES, STARTING, Cursor, Session)
+from .terminal import LookBudget
 from .tombstones import destroyed
 
 RING_BYTES = 1 << 20            # a few hundred screens; `--scrollback`
@@ -157,10 +158,11 @@ def _is_over(session):
 
 # -- what is told ------------------------------------------------------------------------
 
-def describe(session, argv_max=ARGV_SHOWN_MAX):
+def describe(session, argv_max=ARGV_SHOWN_MAX, budget=None):
     """The session as cli clients see it: the JSON object of `ls` and `info`.
 
-    A command line is cut at `argv_max` characters: a reply has to fit a frame.
+    A command line is cut at `argv_max` characters: a reply has to fit a frame.  Who describes
+    many has one LookBudget for all of them.
     """
     record = session.record
     ring = session.ring
@@ -176,7 +178,7 @@ def describe(session, argv_max=ARGV_SHOWN_MAX):
     told["labels"] = told["labels"] or {}
     told["ttl"] = record.get("ttl")
     told["size_policy"] = record.get("size_policy") or LATEST
-    title = session.look_for_title()
+    title = session.look_for_title(budget or LookBudget())
     told["title"] = None if title is None else title.decode("utf-8", "surrogateescape")
     told["kill_pending"] = _pending_kill(record.get("kill_pending"))
     told["collected"] = bool(record.get("collected"))
@@ -220,10 +222,18 @@ def _cut(words, limit):
     return kept
 
 
-def ls(daemon, _client, _fields, reply):
+def ls(daemon, client, _fields, reply):
     """All sessions, the oldest first."""
     ordered = sorted(daemon.sessions.values(), key=lambda s: (s.record["created_at"], s.id))
-    reply(sessions=[describe(session, ARGV_LISTED_MAX) for session in ordered])
+    budget = LookBudget()
+    daemon.watchers.caught_up(client)
+    reply(sessions=[describe(session, ARGV_LISTED_MAX, budget) for session in ordered])
+
+
+def watch(daemon, client, _fields, reply):
+    """From now on this connection is told when `ls` would tell something else."""
+    daemon.watchers.add(client)
+    reply()
 
 
 def info(daemon, _client, fields, reply):
@@ -690,7 +700,8 @@ def read(daemon, client, fields, reply):
                             hint="only its status is")
     limit = _whole(fields, "limit", READ_BYTES_MAX, 0, READ_BYTES_MAX)
     told = {"past": session.restore_facts()} if fields.get("past") else {}
-    oldest = told["past"]["offset"] if told else ring.start_offset
+    # After a kill -9 what was noted of the past can lie before the oldest byte.
+    oldest = max(ring.start_offset, session.past.offset) if told else ring.start_offset
     offset = _field(fields, "offset", int, oldest)
     if offset < 0:
         offset = max(ring.start_offset, ring.end_offset + offset)
@@ -990,8 +1001,9 @@ def own(daemon, _client, fields, reply):
 def prune(daemon, _client, fields, reply):
     """Drop what is past its keeping; with `dry_run` only tell what that is."""
     gone, emptied = daemon.past_keeping()
-    told = [describe(session, ARGV_LISTED_MAX) for session in gone]
-    output = [describe(session, ARGV_LISTED_MAX) for session in emptied]
+    budget = LookBudget()
+    told = [describe(session, ARGV_LISTED_MAX, budget) for session in gone]
+    output = [describe(session, ARGV_LISTED_MAX, budget) for session in emptied]
     if not fields.get("dry_run"):
         daemon.prune()
     reply(sessions=told, output_only=output)
@@ -1127,6 +1139,6 @@ def _logged_target(daemon, fields):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    ls, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
+    ls, watch, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
     end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
     log_error, log_done, recording, written)}

@@ -9,7 +9,7 @@ import time
 
 from . import frames
 from .canonical import longest_line
-from .errors import OutputGap, PtyguardError, TimedOut, Unreachable
+from .errors import PtyguardError, TimedOut, Unreachable
 
 CANCEL_LIMIT_S = 5.0
 NOT_KNOWN = "how much of it was typed is not known; it is not sent again"
@@ -77,28 +77,16 @@ def paste_input(channel, target, data, enter=False, timeout_s=None):
 
 
 def kept_modes(channel, target, timeout_s=None):
-    """(facts of the session, `terminal.Modes` that its program has switched on).
-
-    Read from the kept output up to the end as it is now; a mode that was switched on
-    before the oldest kept byte is not known.
-    """
+    """(facts of the session, `terminal.Modes` that its program has switched on by now)."""
+    from .past import sequences_told
     from .terminal import Modes         # patterns that other verbs need not compile
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     session = channel.request("resolve", _left(deadline), target=target)["session"]
     modes = Modes()
-    kept = session["offsets"] or {"start": 0, "end": 0}
-    where, at = {"offset": kept["start"]}, kept["start"]
-    while at < kept["end"]:
-        try:
-            ok, data = channel.read(_left(deadline), target="@" + session["id"], **where)
-        except OutputGap:
-            where = {}                  # from what is the oldest then: no gap before that
-            continue
-        if not data:
-            break
+    if session["offsets"]:
+        ok, data = channel.read(_left(deadline), target="@" + session["id"], past=True)
+        modes.feed(sequences_told(ok))
         modes.feed(data)
-        at = ok["offset"] + len(data)
-        where = {"offset": at}
     return session, modes
 
 

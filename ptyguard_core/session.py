@@ -166,7 +166,6 @@ class Session:
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
         self.forget_past()
         self.is_past_news = False       # it has changed since it was noted in the blob
-        self._titles = TitleFinder()
         self._lines = LineFeeder()
 
     @property
@@ -270,11 +269,14 @@ class Session:
         total = self._put_notice(room, before_commit) if self.notice is not None else 0
         room -= total
         count = 1
+        end, look_at = ring.end_offset, self.past.due_at(ring)
         while reads and room and count > 0:
             count = read(master, ring.writable(room))
             if count > 0:
-                if self.past.wants(ring, count) and self.past.look(ring, count):
-                    self.is_past_news = True
+                end += count
+                if end > look_at:
+                    self.is_past_news |= self.past.look(ring, end)
+                    look_at = self.past.due_at(ring)
                 if lowest is not None and lowest < ring.start_after(count):
                     before_commit(ring.start_after(count))
                 ring.commit(count)
@@ -312,16 +314,19 @@ class Session:
         size = self.record["size"]
         self.past = Past()
         self.sizes = Sizes((0, size["cols"], size["rows"]))
+        self._titles = TitleFinder()
 
     def restore_facts(self):
         """What a restore begins with: where, the state there, and sizes from there on."""
         return told_facts(self.past, self.sizes)
 
-    def look_for_title(self):
-        """The window title that the program set last, bytes, or None."""
-        if self.ring is None:
-            return self._titles.title
-        return self._titles.look(self.ring.read, self.ring.start_offset, self.ring.end_offset)
+    def look_for_title(self, budget):
+        """The window title that the program set last, bytes, or None; within the LookBudget."""
+        start = self.past.offset
+        if self.ring is not None:
+            start = max(start, self.ring.start_offset)
+            self._titles.look(self.ring.read, start, self.ring.end_offset, budget)
+        return self._titles.title if self._titles.offset >= start else self.past.title
 
     def watch_progress(self, now):
         """Judge those who hold: (the cursors to lag now, time of the next judgement).

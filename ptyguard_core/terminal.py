@@ -58,10 +58,19 @@ def incomplete_tail(data, limit):
     return bytes(match.group()) if match else b""
 
 
-def unfinished_at(data):
-    """Where the sequence begins, of any length, that has not ended when `data` does; or None."""
-    last = data.rfind(b"\x1b")
-    return last if last >= 0 and _INCOMPLETE.match(data, last) else None
+def unfinished_at(data, end=None):
+    """Where the sequence begins, of any length, that has not ended when `data` does (or at
+    `end`); or None."""
+    end = len(data) if end is None else end
+    last = data.rfind(b"\x1b", 0, end)
+    if last < 0 or not _INCOMPLETE.match(data, last, end):
+        return None
+    if last == end - 1:                 # half of the terminator of a string?
+        before = data.rfind(b"\x1b", 0, last)
+        if before >= 0 and data[before + 1:before + 2] in (b"P", b"]", b"X", b"^", b"_") \
+                and _INCOMPLETE.match(data, before, end):
+            return before
+    return last
 
 
 # --- 1: where replay may start ---------------------------------------------------
@@ -285,6 +294,19 @@ _MODE_FAST = re.compile(
     rb"|[()*+\-./][ -/]?[0-~]"
     rb"|[=>noc])")
 
+# Whether there is any can be told without looking at each ESC, at the speed of memory: of
+# what remains without these bytes each ESC has to be one of a colour.
+_OTHERS = bytes(set(range(256)) - set(b"\x1b[]m?<>=!()*+-./nochlrq"))
+
+
+def has_only_colours(data):
+    """Whether all sequences in `data` are colours, or move the cursor, or erase."""
+    if b"\x1b" not in data:
+        return True
+    data = data.translate(None, _OTHERS)
+    return data.count(b"\x1b") == data.count(b"\x1b[m")
+
+
 # Of most sequences only the last of its kind counts.  Not of those that push and pop, and not
 # of two ways to the alternate screen, of which the first does.
 _COUNTED = re.compile(rb"\x1b\[[<=>][0-9;]*u")
@@ -382,6 +404,13 @@ class Modes:
             self._ACTS[match.lastgroup](self, match.group())
         if shifted_at >= 0:
             self._shift = data[shifted_at:shifted_at + 1]
+
+    def feed_colours(self, data):
+        """`feed` of what `has_only_colours`, and ends with a sequence that is whole."""
+        shifted_at = max(data.rfind(b"\x0e"), data.rfind(b"\x0f"))
+        if shifted_at >= 0:
+            self._shift = data[shifted_at:shifted_at + 1]
+        self._feed_colour(data)
 
     def _feed_colour(self, data):
         first = data.find(b"\x1b")
@@ -583,24 +612,67 @@ class Newlines:
 
 # OSC 0 (icon and title) and OSC 2 (title); 255 characters are what window managers show.
 _TITLE = re.compile(rb"\x1b\]0*[02];([^" + _END + rb"]{0,1020})(?:\x07|\x1b\\)")
-_TITLE_OVERLAP = 1040           # one may be cut by the end of what was looked at
-_TITLE_LOOK_BYTES = 16 * 1024   # at a time, of a thousand sessions: who sets one does so often
+_TITLE_BYTES_MAX = 1040         # of a whole one: it may be cut where a look ends
+_TITLE_LOOK_BYTES = 64 * 1024   # at a time: most of who sets one does so often
+TITLE_LEAST_BYTES = 16 * 1024   # of each session at each asking, however little is left ...
+TITLES_BUDGET_BYTES = 2 << 20   # ... of this, for all that are asked about: some 5 ms
+
+
+class LookBudget:
+    """How much output one request may have looked at, in all."""
+
+    def __init__(self, left=TITLES_BUDGET_BYTES):
+        self.left = left
+
+    def share(self):
+        """What the next session may have of it."""
+        return max(self.left, TITLE_LEAST_BYTES)
 
 
 class TitleFinder:
-    """The latest title in a session's output, looked for when somebody asks."""
+    """The latest title in a session's output, looked for when somebody asks.
+
+    The newest is looked at first; what the budget does not reach waits for the next asking,
+    unless a newer title is found before.  Nothing is looked at twice but a beginning of one.
+    """
 
     def __init__(self):
         self.title = None
+        self.offset = -1                # where it begins
         self._seen_to = 0
+        self._unseen = []               # (start, end) of what was skipped, the newest last
 
-    def look(self, read, start, end):
+    def look(self, read, start, end, budget):
         """The title, or None; `read(offset, count)` gives output between `start` and `end`."""
-        begin = max(start, self._seen_to - _TITLE_OVERLAP, end - _TITLE_LOOK_BYTES)
-        for match in _TITLE.finditer(read(begin, max(0, end - begin))):
-            self.title = match.group(1)
+        if end < self._seen_to:         # another ring: it begins anew
+            self.title, self.offset, self._seen_to, self._unseen = None, -1, 0, []
+        self._unseen = [(first, last) for first, last in self._unseen if last > start]
+        self._unseen.append((self._seen_to, end))
         self._seen_to = end
+        limit = budget.share()
+        while self._unseen and limit > 0:
+            first, last = self._unseen.pop()
+            begin = max(first, start, last - min(limit, _TITLE_LOOK_BYTES))
+            if begin >= last:
+                continue                # gone, or nothing new
+            if first < begin:
+                self._unseen.append((first, begin))
+            limit -= last - begin
+            budget.left -= last - begin
+            self._search(read(begin, min(end, last + _TITLE_BYTES_MAX) - begin), begin, last, last == end)
         return self.title
+
+    def _search(self, data, begin, last, is_newest):
+        """Take the last title that begins before `last` in `data`, which lies at `begin`."""
+        found = None
+        for match in _TITLE.finditer(data):
+            if begin + match.start() < last:
+                found = match
+        if found is not None:
+            self.title, self.offset = found.group(1), begin + found.start()
+            self._unseen.clear()        # all of it is older
+        if is_newest:
+            self._seen_to -= len(incomplete_tail(data, _TITLE_BYTES_MAX))
 
 
 # --- 2, in pieces ------------------------------------------------------------------------

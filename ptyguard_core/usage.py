@@ -486,20 +486,23 @@ _TABLE = (
                 UNREACHABLE, TIMED_OUT)),
 
     Verb("ls", TALKING, "list sessions",
-         "ls [-a] [-q | --json]",
-         "List the living sessions, and those that ended within the last hour.",
+         "ls [-a] [-q | --json | --watch]",
+         "List the living sessions, and those that ended within the last hour.\n"
+         "With --watch the list stays on the terminal and follows what happens; q leaves.",
          aliases=("list", "l", "list-sessions"),
          options=(Option("-a --all", "all ended ones too"),
                   Option("-q --short", "names only, one a line"),
+                  Option("-w --watch", "keep it on the terminal, and up to date"),
                   JSON),
-         excludes=(("--short", "--json"),),
-         examples=("ptyguard ls", "ptyguard ls -aq", "ptyguard ls --json"),
+         excludes=(("--short", "--json"), ("--watch", "--short"), ("--watch", "--json")),
+         examples=("ptyguard ls", "ptyguard ls --watch", "ptyguard ls -a --json"),
          exits=(("0", "done, also when there is none"), ("1", "failed"), USAGE, UNREACHABLE)),
 
     Verb("info", TALKING, "everything about one session",
          "info [NAME] [--json]",
          "Tell what is known of a session (absent: the one you are in, or the only one):\n"
-         "state, pid, size, directory, clients, output offsets, exit status.",
+         "state, pid, size, directory, clients, output offsets, exit status, and what its\n"
+         "program has switched on in the terminal: alternate screen, mouse and so on.",
          aliases=("show",),
          arguments=(Argument("NAME", 0),),
          options=(JSON,),

@@ -78,6 +78,9 @@ HOUSE = {
     "destroying": (3, "os daemon"),
     "channel": (4, "daemon session"),
     "starting": (3, "daemon session socket"),
+    "watchers": (2, "os socket time"),
+    "listing": (2, "os sys time"),
+    "standing": (2, "os session"),
     "daemon": (5, "client argparse"),
     "holder": (5, "daemon session"),
     "recorder": (5, "daemon session"),
@@ -86,6 +89,7 @@ HOUSE = {
     "client": (6, "daemon session"),
     "attach": (7, "daemon session"),
     "logwriter": (6, "daemon session"),
+    "watching": (6, "daemon session"),
 }
 
 # The one boundary worth having: what differs between systems is in the back-ends.
@@ -101,7 +105,7 @@ DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings
     "copies", "verdict",
     "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
-    "logkeeper", "overhearing", "ownership", "liveness", "daemon"}
+    "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 

@@ -16,7 +16,7 @@ TEXT = b"words and words\r\n" * 40
 # Keyboard flags of the alternate screen are forgotten when it is left: nobody sees them then.
 KEYBOARD = [b"\x1b[>1u", b"\x1b[>5u", b"\x1b[<u", b"\x1b[=3u", b"\x1b[?1049h", TEXT]
 SETTING = [
-    b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?47h", b"\x1b[?1047;25l", b"\x1b[?1048h", b"\x1b[?2004h", b"\x1b[?2004l",
+    b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?47h", b"\x1b[?1047;25l", b"\x1b[?2004h", b"\x1b[?2004l",
     b"\x1b[?1000;1006h", b"\x1b[?1000l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[4h", b"\x1b[4l", b"\x1b[3;20r", b"\x1b[r",
     b"\x1b=", b"\x1b>", b"\x1b[31m", b"\x1b[0m", b"\x1b[1;38;5;200m", b"\x1b(0", b"\x1b(B", b"\x1b)0", b"\x0e", b"\x0f",
     b"\x1bn", b"\x1bo", b"\x1b[>4;2m", b"\x1b[>4m", b"\x1b[5 q",
@@ -36,8 +36,8 @@ def pump(ring, past, data, piece=4096):
         view = ring.writable(piece)
         count = min(len(view), len(data))
         view[:count] = data[:count]
-        if past.wants(ring, count):
-            has_changed |= past.look(ring, count)
+        if ring.end_offset + count > past.due_at(ring):
+            has_changed |= past.look(ring, ring.end_offset + count)
         ring.commit(count)
         data = data[count:]
         assert ring.start_offset <= past.offset <= ring.end_offset

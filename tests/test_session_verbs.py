@@ -4,10 +4,11 @@ import json
 import subprocess
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ptyguard_core.painting import tail_painted
 from ptyguard_core.errors import PtyguardError, SessionExists
-from ptyguard_core.terminal import Newlines, TitleFinder
+from ptyguard_core.terminal import TITLE_LEAST_BYTES, LookBudget, Newlines, TitleFinder
 from world import LIMIT_S, MEMORY, World, wait_until
 
 DETACH = b"\x1c"
@@ -156,22 +157,107 @@ def test_a_setting_that_is_no_number_starts_nothing():
 # -- titles ------------------------------------------------------------------------------------
 
 
+class Output:
+    """Output of a session, its titles looked for; counts how much of it is looked at."""
+
+    def __init__(self, kept=1 << 30):
+        self.data = bytearray()
+        self.looked = 0
+        self._kept = kept
+        self._titles = TitleFinder()
+
+    def _read(self, offset, count):
+        assert max(0, len(self.data) - self._kept) <= offset and offset + count <= len(self.data)
+        self.looked += count
+        return bytes(self.data[offset:offset + count])
+
+    def title(self, budget=1 << 30):
+        start = max(0, len(self.data) - self._kept)
+        return self._titles.look(self._read, start, len(self.data), LookBudget(budget))
+
+
 def test_the_last_title_is_found_whatever_was_looked_at_before():
-    data = bytearray()
-    titles = TitleFinder()
+    output = Output()
+    assert output.title() is None
+    output.data += b"x\x1b]0;one\x07y\x1b]2;two\x1b\\z\x1b]1;icon\x07"
+    assert output.title() == b"two"
+    output.data += b"\x1b]0;thr"
+    assert output.title() == b"two"
+    output.data += b"ee\x07" + b"." * 2000
+    assert output.title() == b"three"
+    output.data += b"." * 200000
+    assert output.title() == b"three"
+    output.data += b"\x1bc"
+    assert output.title() == b"three"       # RIS leaves it alone, as xterm does, and screen.py
 
-    def look():
-        return titles.look(lambda at, count: bytes(data[at:at + count]), 0, len(data))
 
-    assert look() is None
-    data += b"x\x1b]0;one\x07y\x1b]2;two\x1b\\z\x1b]1;icon\x07"
-    assert look() == b"two"
-    data += b"\x1b]0;thr"
-    assert look() == b"two"
-    data += b"ee\x07" + b"." * 2000
-    assert look() == b"three"
-    data += b"." * 200000
-    assert look() == b"three"
+def test_a_title_is_found_however_much_output_follows_it():
+    output = Output()
+    output.data += b"." * 100000 + b"\x1b]2;old\x1b\\" + b"." * 1000000
+    assert output.title() == b"old"
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"\x1b]0;a\x07", b"\x1b]2;bb\x1b\\", b"\x1b]2;" + b"c" * 900 + b"\x07",
+                                           b"\x1b]0;cut", b"\x1b", b"text \x1b[m", b"." * 70000, b"." * 20000]),
+                          st.sampled_from([None, 0, 1, 50000, 1 << 30]), st.integers(1, 5))))
+def test_titles_split_anywhere_and_looked_for_in_any_steps_are_those_of_the_whole(pieces):
+    output = Output()
+    for piece, budget, part in pieces:
+        cut = len(piece) // part
+        for half in (piece[:cut], piece[cut:]):
+            output.data += half
+            if budget is not None:
+                output.title(budget)
+    whole = Output()
+    whole.data += output.data
+    for _ in range(2 + len(output.data) // TITLE_LEAST_BYTES):
+        found = output.title(0)         # however little there is for it, it gets there
+    assert found == whole.title()
+
+
+def test_what_was_looked_at_is_not_looked_at_again():
+    output = Output()
+    for _ in range(20):
+        output.data += b"some text without a title\r\n" * 2000
+        output.title()
+    assert output.looked < len(output.data) + 20 * 3000
+    looked = output.looked
+    output.title()
+    assert output.looked == looked
+
+
+def test_what_is_asked_for_many_is_bounded_and_the_newest_of_each_is_looked_at():
+    budget = LookBudget(100000)
+    outputs = [Output() for _ in range(20)]
+    for number, output in enumerate(outputs):
+        output.data += b"." * 500000 + b"\x1b]2;%d\x07" % number + b"." * 10000
+        assert output._titles.look(output._read, 0, len(output.data), budget) == b"%d" % number
+    assert sum(output.looked for output in outputs) < 100000 + 20 * (TITLE_LEAST_BYTES + 70000)
+    assert all(output.looked < 100000 for output in outputs)
+
+
+def test_what_has_left_the_ring_is_not_asked_for():
+    output = Output(kept=50000)
+    for number in range(50):
+        output.data += b"." * 40000
+        assert output.title(0) is None
+    output.data += b"\x1b]2;last\x07"
+    assert output.title(0) == b"last" and len(output._titles._unseen) == 0
+
+
+def test_a_title_of_another_incarnation_is_not_told_of_this_one():
+    output = Output()
+    output.data += b"." * 100 + b"\x1b]2;before\x07"
+    assert output.title() == b"before"
+    output.data[:] = b"anew"
+    assert output.title() is None
+
+
+def test_a_title_that_much_output_followed_shows(world, pg, name):
+    start(pg, name, r"printf '\033]2;far back\033\\'; head -c 300000 /dev/zero | tr '\0' x; echo ready; sleep 1000")
+    assert world.json("info", name)["title"] == "far back"
+    shown = next(s for s in world.json("ls")["sessions"] if s["name"] == name)
+    assert shown["title"] == "far back"
 
 
 def test_a_title_shows_and_cannot_act_on_the_users_terminal(world, pg, name):

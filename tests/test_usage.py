@@ -52,7 +52,7 @@ EXPECTED_OPTIONS = {
     "run": NEW_SESSION + " --rm --timeout --kill-on-hangup --lf --status-file -d -e",
     "ensure": NEW_SESSION,
     "attach": "--create -r --read-only -f --steal --restore -e --detach-key --json",
-    "detach": "--timeout", "ls": "-a --all -q --short --json", "info": "--json", "has": "",
+    "detach": "--timeout", "ls": "-a --all -q --short -w --watch --json", "info": "--json", "has": "",
     "send": "--enter --paste - --timeout --json",
     "key": "--hex --literal --list --timeout --json",
     "screen": "--format --history --json",
