@@ -295,7 +295,8 @@ class _Call:
             labels=dict(self.get("label", ())), cwd=self._cwd(), env=self._environment(session_environment),
             size=self.get("size") or self._own_size() or (80, 24),
             scrollback=self.get("scrollback"), echo=echo, executable=executable,
-            agent=self._agent(), log=self.get("log"), restart=self.get("restart"))
+            agent=self._agent(), log=self.get("log"), restart=self.get("restart"),
+            record=self.get("record"), record_input=bool(self.get("record_input")))
 
     def _agent(self):
         """The SSH agent for the session's link to begin with, None when it is to have no link."""
@@ -351,6 +352,8 @@ class _Call:
         ok = self.client.request("start", limit_s, if_exists=if_exists, **fields)
         if self._scope is not None:
             self._scope.judge(self.client.welcome.get("guard_pid"))
+        if self.get("record") and "recording" not in ok["session"]:
+            self.say("the daemon is too old to record; ptyguard upgrade replaces it")
         return ok["session"], ok["created"]
 
     def _start_in_time(self, **options):
@@ -685,6 +688,99 @@ class _Call:
                      "before it could be written")
             return 1
         return 0
+
+    # -- recordings ----------------------------------------------------------------------
+
+    def record(self):
+        """What a session shows from now on, to a file, until it ends or we are stopped."""
+        from ptyguard_core.logfile import CannotWrite
+        from ptyguard_core.recorder import open_recording
+        from ptyguard_core.report import LIVING
+        session = self.client.request("resolve", **self._first_target())["session"]
+        file, gaps = self.command.args[0], []
+
+        def note_gap(start, end):
+            gaps.append((start, end))
+            self.say(f"output {start} to {end} of {session['name']} was overwritten before it could be "
+                     "recorded")
+
+        if session["state"] not in LIVING and not os.path.exists(file):     # else it may lack its end
+            raise NoSuchSession(f"no such session: {session['name']} (it is {session['state']})",
+                                hint=f"ptyguard log {session['name']} shows its output")
+        try:
+            self._record_to(open_recording(self.backend, file, session), session, note_gap)
+        except CannotWrite as error:
+            raise PtyguardError(f"cannot record to {file}: {error}") from None
+        return 1 if gaps else 0
+
+    def _record_to(self, fd, session, note_gap):
+        from ptyguard_core.painting import first_paint
+        from ptyguard_core.recorder import Recorder, Stopped, stop_on_signals
+
+        def look():
+            with self.client.open_channel("read") as channel:
+                return first_paint(channel, "@" + session["id"])
+
+        try:
+            stop_on_signals(self.backend)
+            with self.client.open_channel("record") as channel:
+                Recorder(channel, session, fd, self.get("hold", "never"), note_gap, look=look,
+                         wants_input=bool(self.get("input")), env=os.environ).run()
+        except Stopped:
+            pass                        # the file ends with a position, always
+
+    def play(self):
+        """A recording, in its time."""
+        import time
+        from ptyguard_core.playing import play
+        from ptyguard_core.record import in_time
+        def act(recording):
+            self._note_size(recording.size)
+            output = (event for event in self._events(recording) if event[1] == "o")
+            play(in_time(output, self.get("speed", 1.0), self.get("idle_limit")), _write_out, time.monotonic,
+                 time.sleep)
+
+        self._with_recording(act)
+
+    def _note_size(self, size):
+        own = self._own_size() if os.isatty(1) and os.isatty(2) else None
+        if own is not None and (own[0] < size[0] or own[1] < size[1]):
+            self.say(f"it was recorded in a terminal of {size[0]}x{size[1]}, this one has {own[0]}x{own[1]}")
+
+    def export(self):
+        """A recording as a page or a picture."""
+        from ptyguard_core.export import export_html, export_svg
+        from ptyguard_core.record import in_time
+        make = export_html if self.get("html") else export_svg
+
+        def act(recording):
+            title = self.get("title", recording.header.get("title"))
+            events = (event for event in self._events(recording) if event[1] in ("o", "r"))
+            return make(recording.size, in_time(events, self.get("speed", 1.0), self.get("idle_limit")),
+                        title if isinstance(title, str) else "").encode("utf-8", "replace")
+
+        data = self._with_recording(act)
+        if self.get("output") is None:
+            _write_out(data)
+            return
+        with open(self.get("output"), "wb") as file:
+            file.write(data)
+
+    def _with_recording(self, act):
+        """What `act` makes of the recording that is meant."""
+        from ptyguard_core.record import BadRecording, Recording
+        name = self.command.args[0]
+        try:
+            with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+                return act(Recording(file))
+        except BadRecording as error:
+            raise PtyguardError(f"{'standard input' if name == '-' else name}: {error}",
+                                hint="an asciicast of version 2 can be played") from None
+
+    def _events(self, recording):
+        yield from recording.events()
+        if recording.is_cut:
+            self.say("the last line is cut off; that is where it ends")
 
     # -- input and size ------------------------------------------------------------------
 
@@ -1239,6 +1335,7 @@ class _Call:
     _VERBS = {
         "start": start, "new": new, "run": run_, "ensure": ensure, "attach": attach, "detach": detach, "ls": ls,
         "info": info, "has": has, "send": send, "key": key, "screen": screen, "log": log, "wait": wait,
+        "record": record, "play": play, "export": export,
         "resize": resize, "rename": rename, "restart": restart, "kill": kill, "rm": rm,
         "prune": prune, "reconcile": reconcile, "status": status, "version": version,
         "completion": completion, "help": help,

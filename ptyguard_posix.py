@@ -903,6 +903,15 @@ def canonical_mode(master):
     return CanonicalMode(_LINE_BYTES_MAX, ends, b"" if byte == b"\0" else byte)
 
 
+def hides_input(master):
+    """Canonical mode without echo; True where it cannot be known."""
+    try:
+        local = termios.tcgetattr(master)[3]
+    except termios.error:
+        return True
+    return bool(local & termios.ICANON) and not local & termios.ECHO
+
+
 def end_of_input(master):
     """The byte that means end of input while in canonical mode, else None."""
     mode = canonical_mode(master)

@@ -164,6 +164,10 @@ def canonical_mode(master):
     raise _unsupported()
 
 
+def hides_input(master):
+    raise _unsupported()
+
+
 def end_of_input(master):
     raise _unsupported()
 

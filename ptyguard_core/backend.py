@@ -245,6 +245,10 @@ class Backend:
     def canonical_mode(master):
         """The terminal's `CanonicalMode`, None while it is in another mode."""
 
+    def hides_input(master):
+        """Whether a line is typed there that is not shown, a password most likely: canonical
+        mode without echo.  True where it cannot be known."""
+
     def end_of_input(master):
         """The byte that means end of input while in canonical mode, else None."""
 

@@ -40,7 +40,7 @@ REPEAT_PAUSE_S = 0.5           # between those, after the first ten
 # `attach`, because it belongs to the connection.
 REPEATABLE = frozenset(("ls", "watch", "info", "status", "resolve", "start", "attach", "read", "resize",
                         "wait", "collect", "kill", "detach", "own", "reconcile", "log_at",
-                        "log_error", "log_done"))
+                        "log_error", "log_done", "recording"))
 
 
 def is_repeatable(verb, target):

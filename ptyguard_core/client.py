@@ -88,7 +88,7 @@ class Client:
         it if it runs the same (also one that ended and whose status nobody has fetched).
         `options`: `cwd`; `env` (a dict, whole); `size` (columns, rows); `scrollback` (bytes);
         `echo`; `executable`; `agent` (the path of an SSH agent); `log` (a file to append its
-        output to); `labels` (a dict); `ttl` (seconds to keep it after its end); `size_policy`;
+        output to); `record` (a file to record it to), `record_input`; `labels` (a dict); `ttl` (seconds to keep it after its end); `size_policy`;
         `restart` (its policy, as "always:3").
         Raises SessionExists, CommandNotFound, CannotExecute (`details["errno"]`), LimitReached,
         StateUnusable; then nothing is left behind.

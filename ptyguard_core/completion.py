@@ -48,19 +48,19 @@ VALUE_KINDS = {
     "D": "directory", "FILE": "file", "F": "file", "NAME": "session", "K": "variable",
     "KEY": "=" + ",".join(PRESETS), "SIG": "=" + ",".join(SIGNALS), "OFFSET|now": "=now",
     "K=V": "none", "COLSxROWS": "none", "SIZE": "none", "LINE": "none", "S": "none",
-    "N": "none", "OFFSET": "none", "REGEX": "none", "WHAT": "=screen,none",
+    "N": "none", "OFFSET": "none", "REGEX": "none", "TEXT": "none", "WHAT": "=screen,none",
     "POLICY": "=never,on-failure,always,on-reboot",
 }
 
 # The same of an argument.
 ARGUMENT_KINDS = {
     "NAME": "session", "VERB": "verb", "QUESTION": "=" + ",".join(usage.VERSION_QUESTIONS),
-    "VERSION": "none", "TEXT": "none", "COLSxROWS": "none", "NEW": "none",
+    "VERSION": "none", "TEXT": "none", "COLSxROWS": "none", "NEW": "none", "FILE": "file",
     "KEY": "=" + ",".join(key.names[0] for key in KEYS),
 }
 
 # Of what has ended these can make no use.
-LIVE_ONLY = frozenset("start new run ensure attach detach has send key resize kill".split())
+LIVE_ONLY = frozenset("start new run ensure attach detach has send key record resize kill".split())
 
 BEGINNINGS = {usage.NO_COMMAND: "never", usage.AFTER_DASHES: "dashes",
               usage.AFTER_ARGUMENTS: "arguments"}

@@ -33,6 +33,7 @@ from .journal import Journal
 from .link import close_all
 from .logkeeper import LogKeeper
 from .loop import Loop
+from .overhearing import Overhearing
 from .ownership import Ownership
 from .relaunching import Relaunches, relaunch_of
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
@@ -326,6 +327,7 @@ class Daemon:
         """What is known of its log has to outlive us; and it may be waited for no more."""
         self._send_blob(session)
         self._wake(session)
+        self.write_input(session)
         if not session.is_living:
             self.prune()
 
@@ -342,7 +344,7 @@ class Daemon:
             bits = READABLE
         elif session.cursors and not session.room():
             self._watch_progress(session)
-        if session.input and session.is_blocked:
+        if session.input and session.is_blocked and not session.awaits_hearing:
             bits |= WRITABLE
         self.loop.change(session.master, bits)
 
@@ -394,12 +396,13 @@ class Daemon:
         """Type what the terminal takes, and watch for when it takes more."""
         if session.master < 0:
             session.drop_input()
-        elif session.input and self._is_serving:
+        elif session.input and self._is_serving and not session.awaits_hearing:
             session.active_at = self.loop.clock()
             was_full = session.is_full()
+            hearing = Overhearing(self.backend, session)
             session.is_blocked = not session.write_input(
-                self.backend.write_terminal, lambda: self.backend.end_of_input(session.master),
-                lambda: self.backend.canonical_mode(session.master))
+                hearing.write, lambda: self.backend.end_of_input(session.master),
+                lambda: self.backend.canonical_mode(session.master), hearing.tell)
             self._update_terminal(session)
             if was_full and not session.is_full():
                 self._listen_again(session)

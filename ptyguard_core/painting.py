@@ -5,13 +5,14 @@ the terminal's own scrollback; or the output itself, its tail, as it came.  Noth
 sent makes a terminal answer.
 """
 
+import codecs
 import time
 
 from .past import sequences_told
 from .render import render_ansi
 from .replay import capped
-from .terminal import Modes, safe_start, without_queries
-from .viewing import HISTORY_LINES, Making
+from .terminal import Modes, safe_start, unfinished_at, without_queries
+from .viewing import HISTORY_LINES, Making, replayed
 
 PAINTED_BYTES_MAX = 128 * 1024      # of output as it came; more than a terminal scrolls back
 MAKING_LIMIT_S = 3.0                # keys wait for it; only garbage takes as long
@@ -43,6 +44,25 @@ def painted(told, data, end_offset, size, is_new=True, clock=time.monotonic):
     room = b"\x1b[9999;1H" + b"\n" * screen.size[1]
     return room + (_pushed(main) if screen.is_alternate else b"") + render_ansi(screen, HISTORY_LINES) \
         + _pushed(shown)
+
+
+def first_paint(channel, target):
+    """(output offset, size, what paints the screen there) as of now, for a recording that begins there.
+
+    What stands cut at the end, a sequence or a character, comes behind that offset.
+    """
+    told, data = channel.read(target=target, past=True)
+    cut = unfinished_at(data)
+    data = data[:len(data) - _unfinished_character(data) if cut is None else cut]
+    replay = replayed(told, data, told["offset"] + len(data), 0)
+    return replay.offset, replay.screen.size, render_ansi(replay.screen)
+
+
+def _unfinished_character(data):
+    """How many bytes at the end of `data` are the beginning of a character."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-4:])
+    return len(decoder.getstate()[0])
 
 
 def _pushed(stack):

@@ -143,7 +143,7 @@ def _is_log(value):
     # `base` is negative after the file was cut.
     return isinstance(value, dict) and _is_text(value.get("path")) and all(
         value.get(field) is None or type(value[field]) is int
-        for field in ("base", "done", "missed", "pid"))
+        for field in ("base", "done", "missed", "missed_to", "pid"))
 
 
 def _is_pending_kill(value):
@@ -175,6 +175,9 @@ def is_valid_name(name):
             and name[0] not in "-." and _NAME_CHARACTERS.issuperset(name))
 
 
+# The files that a session's output is appended to by a process of ours.
+LOG, RECORDING = FILES = ("log", "recording")
+
 FIELDS = {
     "id": is_valid_id,
     "name": is_valid_name,
@@ -197,6 +200,7 @@ FIELDS = {
     "ttl": _is_time,
     "size_policy": _is_text,
     "log": _is_log,
+    "recording": _is_log,
     "kill_pending": _is_pending_kill,
     "relaunch": _is_relaunch,
 }

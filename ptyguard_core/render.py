@@ -687,20 +687,26 @@ _n = glyphs.number
 def render_svg(screen, history=0, title=None):
     """A picture of the screen in a window; its title is the screen's unless given."""
     colours, rows = _picture(screen, history)
-    cols = screen.size[0]
-    title = screen.title or "" if title is None else title
-    width = cols * CELL_WIDTH + 2 * _PADDING
-    height = len(rows) * CELL_HEIGHT + _BAR_HEIGHT + 2 * _PADDING
+    fg = _hex(colours.fg)
+    body = []
+    for index, row in enumerate(rows):
+        body += _svg_row(row, index * CELL_HEIGHT, fg)
+    return _svg_window((screen.size[0], len(rows)), screen.title or "" if title is None else title,
+                       fg, _hex(colours.bg), body)
+
+
+def _svg_window(size, title, fg, bg, body):
+    """A window with room for so many cells, and the elements of `body` in it."""
+    width = size[0] * CELL_WIDTH + 2 * _PADDING
+    height = size[1] * CELL_HEIGHT + _BAR_HEIGHT + 2 * _PADDING
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(width)}" height="{_n(height)}" '
            f'viewBox="0 0 {_n(width)} {_n(height)}" role="img">',
            f"<title>{_escaped(title)}</title>", _SVG_STYLE,
-           f'<rect width="{_n(width)}" height="{_n(height)}" rx="8" fill="{_hex(colours.bg)}"/>',
+           f'<rect width="{_n(width)}" height="{_n(height)}" rx="8" fill="{bg}"/>',
            _svg_bar(title, width),
            f'<g transform="translate({_PADDING} {_BAR_HEIGHT + _PADDING})" font-family="{_escaped(_FONTS)}" '
-           f'font-size="{FONT_SIZE}" fill="{_hex(colours.fg)}" xml:space="preserve">']
-    for index, row in enumerate(rows):
-        out += _svg_row(row, index * CELL_HEIGHT, _hex(colours.fg))
-    return "\n".join(out + ["</g>", "</svg>", ""])
+           f'font-size="{FONT_SIZE}" fill="{fg}" xml:space="preserve">']
+    return "\n".join(out + body + ["</g>", "</svg>", ""])
 
 
 def _svg_bar(title, width):
@@ -823,18 +829,26 @@ def render_html(screen, history=0, title=None):
     title = screen.title or "" if title is None else title
     classes = {}
     body = [_html_row(row, classes, screen.size[0], _hex(colours.fg)) for row in rows]
-    css = _CSS.replace("BACKGROUND", _hex(colours.bg)).replace("FOREGROUND", _hex(colours.fg)) \
-        .replace("FONTS", _FONTS).replace("COLS", str(screen.size[0]))
-    css += "".join(f"\n.screen .{name}{{{rules}}}" for rules, name in classes.items())
+    return _html_page(title, _html_css(screen.size[0], _hex(colours.fg), _hex(colours.bg), classes), body)
+
+
+def _html_css(cols, fg, bg, classes):
+    css = _CSS.replace("BACKGROUND", bg).replace("FOREGROUND", fg).replace("FONTS", _FONTS).replace("COLS", str(cols))
+    return css + "".join(f"\n.screen .{name}{{{rules}}}" for rules, name in classes.items())
+
+
+def _html_page(title, css, rows, policy="", after=""):
+    """`policy`: more of the page's Content-Security-Policy; `after`: what stands below the screen."""
     shown = _escaped(title)
     return "\n".join([
         "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8"/>',
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'"/>',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\''
+        + policy + '"/>',
         '<meta name="viewport" content="width=device-width"/>',
         f"<title>{shown}</title>", f"<style>\n{css}\n</style>", "</head>", "<body>", '<div class="window">',
         '<div class="bar">' + "".join(f'<i style="background:{colour}"></i>' for colour, _ in _BUTTONS)
         + f"<b>{shown}</b></div>",
-        '<div class="screen">' + "".join(body) + "</div>", "</div>", "</body>", "</html>", ""])
+        '<div class="screen">' + "".join(rows) + "</div>" + after, "</div>", "</body>", "</html>", ""])
 
 
 def _html_row(row, classes, cols, default_fg):
@@ -887,6 +901,84 @@ def _html_rules(style, default_fg):
         shape, colour = style.cursor
         rules.append(f"box-shadow:inset {'2px 0' if shape == 'bar' else '0 -2px'} {colour}")
     return ";".join(rules)
+
+
+# --- moving pictures -----------------------------------------------------------------------
+
+_COLS_MAX = 1000                                # of a screen that is drawn row by row
+
+
+class RowPainter:
+    """The rows of one screen, time after time, as markup: equal rows are equal text.
+
+    A subclass says in what. Colours are those of a screen on which nobody has set any; a row
+    that has others brings them along.
+    """
+
+    fg, bg = _hex(FOREGROUND), _hex(BACKGROUND)
+
+    def __init__(self):
+        self._colours = {}              # what a screen's colours depend on -> _Colours
+        self._known = {}                # what a row's markup depends on -> (markup, what keeps ids good)
+
+    def rows(self, screen):
+        """The markup of each row of the screen, the cursor in it."""
+        key = bool(screen.modes.get("reverse_video")), tuple(screen.palette.items())
+        colours = self._colours.get(key) or self._colours.setdefault(key, _Colours(screen))
+        cursor = screen.cursor
+        out = []
+        for y, line in enumerate(screen.lines):
+            is_here = cursor.is_visible and y == cursor.y and 0 <= cursor.x < len(line.chars)
+            look = (key, tuple(line.chars), tuple(map(id, line.attrs)),
+                    (cursor.x, cursor.shape) if is_here else None)
+            known = self._known.get(look)
+            if known is None:
+                row = _row(line, colours, screen.size[0], cursor if is_here else None)
+                known = self._known[look] = self._paint(row, colours), tuple(line.attrs)
+            out.append(known[0])
+        return out
+
+    def _paint(self, row, colours):
+        raise NotImplementedError
+
+
+class HtmlRows(RowPainter):
+    """Rows as <div>."""
+
+    def __init__(self):
+        super().__init__()
+        self._classes = {}
+
+    def _paint(self, row, colours):
+        if not row and _hex(colours.bg) == self.bg:
+            return ""
+        markup = _html_row(row, self._classes, _COLS_MAX, self.fg)
+        if _hex(colours.bg) != self.bg:
+            markup = f'<div style="background:{_hex(colours.bg)};min-width:{_COLS_MAX}ch">' + markup[len("<div>"):]
+        return markup
+
+    def page(self, size, title, shown, more_css, policy, after):
+        """A page with these rows on its screen, and what is to be below it."""
+        css = _html_css(size[0], self.fg, self.bg, self._classes).replace(
+            f"top:0;width:{size[0]}ch", f"top:0;width:{_COLS_MAX}ch")
+        rows = [f"<div>{row}</div>" for row in shown]
+        return _html_page(title, css + more_css, rows, policy, after)
+
+
+class SvgRows(RowPainter):
+    """Rows as elements whose top is 0."""
+
+    def _paint(self, row, colours):
+        out = _svg_row(row, 0, self.fg)
+        if _hex(colours.bg) != self.bg:
+            out.insert(0, f'<rect width="{_n(_COLS_MAX * CELL_WIDTH)}" height="{CELL_HEIGHT}" '
+                          f'fill="{_hex(colours.bg)}"/>')
+        return "".join(out)
+
+    def window(self, size, title, body):
+        """A picture of a window around these elements."""
+        box = f'<svg width="{_n(size[0] * CELL_WIDTH)}" height="{size[1] * CELL_HEIGHT}">'
+        return _svg_window(size, title, self.fg, self.bg, [box] + body + ["</svg>"])
 
 
 FORMATS = {"text": render_text, "ansi": render_ansi, "json": render_json,

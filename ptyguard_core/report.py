@@ -91,6 +91,7 @@ def session_sheet(facts, now):
         ("output", f"{offsets['start']} to {offsets['end']} kept" if offsets else "not kept"),
         ("ring", f"{ring['bytes']} bytes" if ring else None),
         ("log", _log(facts.get("log"))),
+        ("recording", _log(facts.get("recording"))),
         ("input waiting", facts.get("input_queued") or None),
         ("clients", ", ".join(_viewer(viewer) for viewer in facts.get("viewers") or ()) or "none"),
         ("reason", facts.get("reason")),

@@ -17,7 +17,7 @@ from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchS
                      OutputGap, ProtocolError, PtyguardError, SessionDestroyed, SessionExists,
                      StateUnusable, TimedOut, Unreachable, UsageError)
 from .reconcile import IDLE_S, Pass
-from .registry import (check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
+from .registry import (FILES, RECORDING, check_id, check_name, find, is_valid_id, is_valid_name, maybe_find,
                        suggest_name)
 from .restartpolicy import NEVER as NEVER_AGAIN, parse_policy, policy_in
 from .ring import CAPACITY_MIN
@@ -184,10 +184,14 @@ def describe(session, argv_max=ARGV_SHOWN_MAX, budget=None):
     told["collected"] = bool(record.get("collected"))
     told["clients"] = sum(cursor.is_interactive or cursor.is_viewer for cursor in session.cursors)
     told["offsets"] = {"start": ring.start_offset, "end": ring.end_offset} if ring else None
-    log = record.get("log")
-    told["log"] = log and {"path": log["path"], "error": log.get("error"),
-                           "missed": log.get("missed", 0)}
+    log, recording = record.get("log"), record.get("recording")
+    told["log"] = log and _written(log)
+    told["recording"] = recording and dict(_written(recording), input=bool(recording.get("input")))
     return told
+
+
+def _written(log):
+    return {"path": log["path"], "error": log.get("error"), "missed": log.get("missed", 0)}
 
 
 def _relaunch(record):
@@ -387,20 +391,29 @@ def _check_start(fields):
         "ttl": _seconds(fields, "ttl", TTL_MAX_S),
         "size_policy": _choice(fields, "size_policy", SIZE_POLICIES),
         "restart": _restart_policy(fields),
-        "log": _log_file(fields),
+        "log": _log_file(fields, "log"),
+        "recording": _recording(fields),
         "agent": _agent(fields),
         "within": _seconds(fields, "within", TTL_MAX_S),
     }
 
 
-def _log_file(fields):
-    log = _field(fields, "log", dict)
+def _log_file(fields, name):
+    log = _field(fields, name, dict)
     if log is None:
         return None
     path = _text(log, "path", "")
     if not os.path.isabs(path):
-        raise UsageError(f"a log's path is to be absolute: {path[:40]!r}")
+        raise UsageError(f"a {name}'s path is to be absolute: {path[:40]!r}")
     return {"path": path}
+
+
+def _recording(fields):
+    recording = _log_file(fields, "recording")
+    if recording is not None:
+        recording.update(input=_field(fields["recording"], "input", bool, False),
+                         holds=_text(fields["recording"], "holds"))
+    return recording
 
 
 def _labels(fields):
@@ -434,19 +447,27 @@ def _choice(fields, name, choices):
     return value
 
 
-def _check_log_is_free(daemon, log):
+def _check_files_are_free(daemon, wanted):
     """Two outputs in one file would be neither.  By name; a file's second name is found out
     by its writer, and told in `info`."""
-    for session in daemon.sessions.values():
-        theirs = session.record.get("log")
-        if log and theirs and session.is_living and theirs["path"] == log["path"]:
-            raise Busy(f"{log['path']} is the log of session {session.name}",
-                       hint="--log another file")
+    log, recording = wanted["log"], wanted["recording"]
+    if log and recording and log["path"] == recording["path"]:
+        raise UsageError(f"{log['path']} is to be both log and recording", hint="--record another file")
+    for option, file in (("--log", log), ("--record", recording)):
+        for session in daemon.sessions.values():
+            for field in FILES:
+                theirs = session.record.get(field)
+                if file and theirs and session.is_living and theirs["path"] == file["path"]:
+                    raise Busy(f"{file['path']} is the {field} of session {session.name}",
+                               hint=f"{option} another file")
+    if recording and recording.pop("holds") not in (None, wanted["id"]):
+        raise SessionExists(f"{recording['path']} is a recording already", hint="--record another file, "
+                            "or remove that one")
 
 
 def _begin_start(daemon, client, wanted, reply):
     """Record the intent, spawn, confirm; roll back on failure."""
-    _check_log_is_free(daemon, wanted["log"])
+    _check_files_are_free(daemon, wanted)
     # A name that we choose discards no status that nobody has fetched yet.
     taken = [s.name for s in daemon.sessions.values()
              if s.is_living or not s.record.get("collected")]
@@ -461,7 +482,7 @@ def _begin_start(daemon, client, wanted, reply):
         "ended_at": None, "exit": None, "pid": None, "pid_start": None,
         "labels": wanted["labels"], "ttl": wanted["ttl"], "size_policy": wanted["size_policy"],
         "restart": wanted["restart"], "boot_id": daemon.backend.boot_id(), "collected": False,
-        "log": wanted["log"],
+        "log": wanted["log"], "recording": wanted["recording"],
     }
     if wanted["agent"] is not None:
         record["agent"] = wanted["agent"].decode("utf-8", "surrogateescape")
@@ -583,6 +604,7 @@ def attach(daemon, client, fields, reply):
     elif fields.get("from") == "oldest":
         cursor.offset = ring.start_offset
     is_restore = fields.get("from") == "restore"
+    cursor.written = _whole(fields, "written", None, 0, cursor.offset)
     reply(session=describe(session), offset=cursor.offset, ticket=client.ticket,
           **{"past": session.restore_facts()} if is_restore else {})
     if is_restore:
@@ -620,6 +642,7 @@ def _make_cursor(session, fields):
     cursor.is_viewer = bool(fields.get("viewer"))
     cursor.kills_on_hangup = bool(fields.get("kill_on_hangup"))
     cursor.removes_on_hangup = bool(fields.get("rm_on_hangup"))
+    cursor.wants_input = _field(fields, "input", bool, False)
     cursor.may_type = bool(fields.get("may_type", cursor.is_interactive)
                            and not fields.get("read_only"))
     return cursor
@@ -1052,7 +1075,7 @@ def reconcile(daemon, _client, fields, reply):
         one.begin()
 
 
-# -- what a log's writer says; see logkeeper.py --------------------------------------------
+# -- what the writers of logs and recordings say; see logkeeper.py --------------------------------------------
 
 def log_at(daemon, client, fields, reply):
     """The file has `size` bytes: at which output offset to go on.  With `offset` the writer
@@ -1082,6 +1105,31 @@ def log_done(daemon, client, fields, reply):
     reply()
 
 
+def written(daemon, client, fields, reply):
+    """What this connection follows is in a file up to `offset`: it need not be kept for it."""
+    if client.cursor is not None and client.cursor.written is not None:
+        offset = _whole(fields, "offset", None, 0, client.cursor.offset)
+        client.cursor.written = max(client.cursor.written, offset or 0)
+        daemon.on_progress(client)
+    reply()
+
+
+def recording(daemon, client, fields, reply):
+    """The recording lacks `missed` bytes before `offset`; or it cannot be written, `error` says
+    why ("": it can again); or all output up to `done` is in it."""
+    session = _logged_target(daemon, fields)
+    end = session.ring.end_offset
+    missed, offset = _whole(fields, "missed", 0, 0, end), _whole(fields, "offset", 0, 0, end)
+    error, done = _text(fields, "error"), _whole(fields, "done", None, 0, end)
+    if missed:
+        daemon.logs.miss(client, session, missed, offset)
+    if error is not None:
+        daemon.logs.report(client, session, error[:_LOG_ERROR_LENGTH_MAX], RECORDING)
+    if done is not None:
+        daemon.logs.finish(client, session, done, RECORDING)
+    reply()
+
+
 def _logged_target(daemon, fields):
     _named(fields)
     session = _target(daemon, fields)
@@ -1093,4 +1141,4 @@ def _logged_target(daemon, fields):
 VERBS = {verb.__name__: verb for verb in (
     ls, watch, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
     end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
-    log_error, log_done)}
+    log_error, log_done, recording, written)}

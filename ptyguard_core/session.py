@@ -19,7 +19,7 @@ from collections import deque
 from .backend import LET_GO, NOTHING_YET
 from .canonical import LineFeeder
 from .past import Past, Sizes, told_facts
-from .registry import LIVING_STATES
+from .registry import LIVING_STATES, RECORDING
 from .ring import WINDOW_BYTES
 from .terminal import TitleFinder
 
@@ -110,10 +110,18 @@ class Cursor:
         self.mark = None                # (offset, time) since when it is watched for progress
         self.owner = None               # the connection that reads it
         self.is_viewer = False          # counts as a client for people, may be read-only
-        self.is_log = False             # the writer of the session's log; see logkeeper.py
+        self.is_log = False             # the writer of the session's log or recording; see logkeeper.py
+        self.wants_input = False        # is told what is typed
+        self.written = None             # it puts output into a file, which has all before this
         self.may_type = is_interactive
         self.kills_on_hangup = False    # its going without a word ends the session ...
         self.removes_on_hangup = False  # ... and has it forgotten
+
+
+    @property
+    def held_from(self):
+        """What it holds is kept from here on: what was sent may die with who was to write it."""
+        return self.offset if self.written is None else self.written
 
 
 class Input:
@@ -144,7 +152,7 @@ class Session:
         self.drain_left_s = DRAIN_S
         self.awaited_holders = 0        # of before a daemon was replaced
         self.noted_holders = 0          # as the blob has it
-        self.awaits_log = False         # its log's writer is on the way
+        self.awaited_writers = set()    # those of its files' writers that are on the way
         self.has_let_go = False         # the terminal has nobody at the other side
         self.is_blocked = False         # it takes no more input for now
         self.is_drain_due = False
@@ -223,13 +231,23 @@ class Session:
         for cursor in self.cursors:
             allowance = self.allowance(cursor)
             if allowance is not None:
-                room = min(room, cursor.offset + allowance - end)
+                room = min(room, cursor.held_from + allowance - end)
         return max(0, room)
 
     @property
     def is_awaiting(self):
         """Whether nothing is to be read because somebody who holds is still to come."""
         return bool(self.awaited_holders) or self.awaits_log
+
+    @property
+    def awaits_log(self):
+        """Whether a writer of its log, or of its recording, is on the way."""
+        return bool(self.awaited_writers)
+
+    @property
+    def awaits_hearing(self):
+        """Whether what is typed has to wait for who is to record it."""
+        return RECORDING in self.awaited_writers and bool(self.record[RECORDING].get("input"))
 
     def may_read(self):
         """Whether the terminal is to be read now."""
@@ -383,12 +401,13 @@ class Session:
         """Whether senders have to wait."""
         return self.input_bytes >= INPUT_QUEUE_MAX
 
-    def write_input(self, write, end_byte, canonical_mode=lambda: None):
+    def write_input(self, write, end_byte, canonical_mode=lambda: None, tell_typed=None):
         """Write what the terminal takes now; False when it takes no more for now.
 
         `write(master, bytes)` is the back-end's, `end_byte()` tells the byte that
         means end of input, or None when there is none in the present mode, which
-        `canonical_mode()` tells (None: it is not the canonical one).
+        `canonical_mode()` tells (None: it is not the canonical one).  `tell_typed(bytes)`
+        hears what was written of it.
         """
         while self.input:
             item = self.input[0]
@@ -409,6 +428,8 @@ class Session:
                 self._lines.wrote(piece[:count], mode)
                 if not is_ours:
                     continue
+                if tell_typed is not None:
+                    tell_typed(piece[:count])
                 self.input_bytes -= count
                 item.data = item.data[count:]
                 if item.ticket is not None:

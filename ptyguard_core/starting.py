@@ -8,7 +8,7 @@ import os
 
 from .backend import SOCKET_PATH_MAX
 from .errors import PtyguardError, UsageError
-from .logfile import locate, open_log
+from .logfile import CannotWrite, find_end, locate, open_log
 
 
 def new_id():
@@ -28,7 +28,7 @@ def as_wire(value):
 
 def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cwd=None, env=None,
                  size=None, scrollback=None, echo=True,
-                 executable=None, agent=None, log=None, restart=None):
+                 executable=None, agent=None, log=None, restart=None, record=None, record_input=False):
     """The request fields of `start`: what a new session inherits from its creator.
 
     `agent`: the path of an SSH agent ("": none yet) for the session's link to begin with.
@@ -63,6 +63,9 @@ def start_fields(backend, argv=None, labels=None, ttl=None, size_policy=None, cw
         fields["restart"] = restart
     if log is not None:
         fields["log"] = {"path": as_wire(make_log(log))}
+    if record is not None:
+        path, holds = make_recording(record)
+        fields["recording"] = {"path": as_wire(path), "holds": holds, "input": bool(record_input)}
     return fields
 
 
@@ -78,6 +81,24 @@ def make_log(path):
     except OSError as error:
         raise PtyguardError(f"cannot append to {os.fsdecode(path)}: {error.strerror}",
                             hint="--log takes a file of yours; nothing was started") from None
+
+
+def make_recording(path):
+    """(absolute path of a recording, the id of the session that it is of or None for an empty one).
+
+    As `make_log`: it is there from now on, and nothing was started when it cannot be.
+    """
+    try:
+        located = locate(path)
+        fd = open_log(located, os.O_RDWR)
+        try:
+            found = find_end(fd)
+        finally:
+            os.close(fd)
+    except (OSError, CannotWrite) as error:
+        raise PtyguardError(f"cannot record to {os.fsdecode(path)}: {getattr(error, 'strerror', None) or error}",
+                            hint="a recording goes to a new file of yours; nothing was started") from None
+    return located, found and found[0].session
 
 
 def own_agent():

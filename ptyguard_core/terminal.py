@@ -675,6 +675,26 @@ class TitleFinder:
             self._seen_to -= len(incomplete_tail(data, _TITLE_BYTES_MAX))
 
 
+# --- 2, in pieces ------------------------------------------------------------------------
+
+_FILTER_HELD = 256 * 1024       # of an unfinished sequence: pictures are that long
+
+
+class QueryFilter:
+    """`without_queries` for output that comes in pieces: a query may be cut anywhere."""
+
+    def __init__(self):
+        self._held = b""                # an incomplete sequence
+
+    def feed(self, data):
+        """What of this piece, and of what was held, may be shown."""
+        data = self._held + bytes(data)
+        self._held = incomplete_tail(data, len(data))
+        if len(self._held) > _FILTER_HELD:      # nobody is to complete what is shown of it
+            self._held, data = b"", data + _CAN
+        return without_queries(data[:len(data) - len(self._held)])
+
+
 # --- 4: answers when nobody is there -------------------------------------------------
 
 # What is asked (after ESC) and what is answered.  The terminal described is the least

@@ -80,6 +80,15 @@ def terminal_size(text):
                           f"{SMALLEST_SIDE} to {LARGEST_SIDE}, such as 80x24")
 
 
+def speed(text):
+    """How many times as fast: `2`, `0.5`, `2x`."""
+    digits = text[:-1] if text.endswith("x") else text
+    if digits.count(".") <= 1 and digits.strip(".").replace(".", "", 1).isdigit() and digits.isascii():
+        if 0.001 <= float(digits) <= 1e6:
+            return float(digits)
+    raise UsageError(f"not a speed: {_shown(text)}", hint="write 2, 0.5 or 10")
+
+
 def byte_size(text):
     """Bytes of `64K`, `1M`, `1G` or `1048576`, within what a ring may have."""
     unit = text.lstrip("0123456789")
@@ -290,6 +299,8 @@ NEW_SESSION = (
     Option("--size", "size of its terminal", "COLSxROWS", terminal_size),
     Option("--scrollback", "output kept, 64K to 1G (absent: 1M)", "SIZE", byte_size),
     Option("--log", "append its output to FILE, as the terminal made it", "FILE"),
+    Option("--record", "record it to FILE with its timing (asciicast)", "FILE"),
+    Option("--record-input", "record what is typed too (see record)"),
     Option("--shell", "run LINE through a shell instead of CMD", "LINE"),
     Option("--label", "a note of yours, for info; may be repeated", "K=V", label, repeats=True),
     Option("--ttl", "forget it S after its end (absent: after 7 days)", "S", duration),
@@ -300,6 +311,10 @@ NEW_SESSION = (
     Option("--survive-logout", "start the guard beyond your login (systemd)"),
     JSON,
 )
+
+
+_NEEDS_RECORD = ("--record-input", "--record")
+IDLE_LIMIT = Option("--idle-limit", "make pauses no longer than S", "S", duration)
 
 
 def _timeout(what):
@@ -361,7 +376,7 @@ _TABLE = (
          command=AFTER_ARGUMENTS,
          options=(NEW_NAME,) + NEW_SESSION + (
              Option("-d --detached", "accepted: start always is"), TMUX_NAME),
-         excludes=(("--shell", "CMD"),),
+         excludes=(("--shell", "CMD"),), depends=(_NEEDS_RECORD,),
          examples=("ptyguard start -n build -- make -j4",
                    "ptyguard start --cwd /srv/app --env PORT=8080 -- ./serve --fast",
                    "ptyguard start -n job --shell 'make && make test'"),
@@ -380,7 +395,7 @@ _TABLE = (
              DETACH_KEY, TMUX_NAME),
          excludes=(("--shell", "CMD"), ("--detached", "--attach"),
                    ("--detached", "--detach-key")),
-         depends=(("--attach", "--name"),),
+         depends=(("--attach", "--name"), _NEEDS_RECORD),
          examples=("ptyguard new -n work", "ptyguard new -A -n work",
                    "ptyguard new -d -n build -- make -j4"),
          exits=(("0", "detached (or started, with -d)"),
@@ -409,6 +424,7 @@ _TABLE = (
          excludes=(("--shell", "CMD"), ("--detached", "--timeout"), ("--detached", "--rm"),
                    ("--detached", "--kill-on-hangup"), ("--detached", "--lf"),
                    ("--detached", "--status-file"), ("--detached", "--unattended")),
+         depends=(_NEEDS_RECORD,),
          examples=("ptyguard run -- make -j4",
                    "ptyguard run -n deploy --timeout 30m -- ./deploy.sh --all",
                    "ptyguard run -n nightly --rm --json -- ./backup"),
@@ -426,7 +442,7 @@ _TABLE = (
          command=AFTER_ARGUMENTS,
          options=(Option("-n --name", "NAME in another spelling", "NAME"),) + NEW_SESSION,
          needs=(("NAME",),),
-         excludes=(("--shell", "CMD"),),
+         excludes=(("--shell", "CMD"),), depends=(_NEEDS_RECORD,),
          examples=("ptyguard ensure web -- ./serve --port 8080",
                    "ptyguard ensure shell",
                    "ptyguard ensure bot --cwd /srv/bot --env MODE=live -- python3 bot.py"),
@@ -633,6 +649,54 @@ _TABLE = (
          examples=("ptyguard restart web", "ptyguard restart web --grace 30s"),
          exits=(("0", "it runs again"), ("1", "failed; an ended session stays as it was"), USAGE,
                 NO_SESSION, DESTROYED, UNREACHABLE, TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND)),
+
+    Verb("record", TALKING, "record a session to a file, with its timing",
+         "record NAME FILE.cast [--input] [--hold S]",
+         "Write what a session shows from now on, and its sizes, to an asciicast (v2) for\n"
+         "play, export and asciinema, until it ends or Ctrl-C.  A new FILE is yours alone.\n"
+         "One that is a recording of this session goes on where it ends, nothing missing\n"
+         "that is still kept; any other is refused.  --input adds what is typed, but never\n"
+         "while a line is typed without echo, as passwords are; a program that reads them\n"
+         "key by key cannot be told from an editor.  start --record does all by itself.",
+         arguments=(Argument("NAME"), Argument("FILE")),
+         options=(Option("--input", "what is typed too"),
+                  Option("--hold", "hold the program up to S rather than miss output", "S", duration),
+                  TMUX_TARGET),
+         examples=("ptyguard record build build.cast",
+                   "ptyguard record shell --input lesson.cast"),
+         exits=(("0", "recorded: it ended, or was stopped"),
+                ("1", "failed, or output was missed (the file says where)"), USAGE,
+                NO_SESSION, DESTROYED, UNREACHABLE)),
+
+    Verb("play", TALKING, "play a recording in this terminal",
+         "play FILE.cast [--speed N] [--idle-limit S]",
+         "Write the output of an asciicast (v2; - is standard input) with its timing.\n"
+         "What would make your terminal answer is left out, and modes are undone at the\n"
+         "end, also by Ctrl-C.",
+         arguments=(Argument("FILE", 0),),
+         options=(Option("--speed", "N times as fast (2, 0.5)", "N", speed), IDLE_LIMIT,
+                  Option("-", "play standard input", key="stdin", hidden=True)),
+         needs=(("FILE", "-"),), excludes=(("FILE", "-"),),
+         examples=("ptyguard play build.cast", "ptyguard play build.cast --speed 4 --idle-limit 1s"),
+         exits=(("0", "played"), ("1", "it is no recording, or a line of it is broken"), USAGE,
+                ("130", "stopped by Ctrl-C"))),
+
+    Verb("export", TALKING, "make a web page or a picture of a recording",
+         "export FILE.cast --html|--svg [-o FILE] [--idle-limit S]",
+         "Make one self-contained file of an asciicast (v2; - is standard input): a page\n"
+         "with a play bar, or an animated picture for a README.  Neither loads anything\n"
+         "from anywhere.  With -o it is a file like any of yours, over what was there.",
+         arguments=(Argument("FILE", 0),),
+         options=(Option("--html", "a page that plays it"), Option("--svg", "an animated picture"),
+                  Option("-o --output", "to FILE instead of standard output", "FILE"),
+                  Option("--speed", "N times as fast (2, 0.5)", "N", speed), IDLE_LIMIT,
+                  Option("--title", "instead of the recording's", "TEXT"),
+                  Option("-", "read standard input", key="stdin", hidden=True)),
+         needs=(("FILE", "-"), ("--html", "--svg")),
+         excludes=(("FILE", "-"), ("--html", "--svg")),
+         examples=("ptyguard export build.cast --html -o build.html",
+                   "ptyguard export demo.cast --svg --idle-limit 1s -o demo.svg"),
+         exits=(("0", "done"), ("1", "it is no recording, or FILE cannot be written"), USAGE)),
 
     Verb("kill", ENDING, "end sessions, and keep their output and status",
          "kill NAME... | --all [OPTIONS]",
@@ -1106,6 +1170,13 @@ def _settle_reconcile(command):
         command.names = command.options["live"] + command.names
 
 
+def _settle_file(command):
+    """`-` is a FILE: standard input."""
+    if command.get("stdin") and not command.args:
+        del command.options["stdin"]
+        command.args = ["-"]
+
+
 def _settle_resize(command):
     command.options["size"] = terminal_size(command.args[0])
 
@@ -1134,6 +1205,8 @@ SETTLERS = {
     "run": _settle_detached,
     "send": _settle_send,
     "reconcile": _settle_reconcile,
+    "play": _settle_file,
+    "export": _settle_file,
     "resize": _settle_resize,
     "version": _settle_version,
     "help": _settle_help,

@@ -12,6 +12,7 @@ CORE = os.path.join(ROOT, "ptyguard_core")
 HOUSE = {
     "errors": (0, ""),
     "tables": (0, ""),
+    "record": (0, "os time session"),
     "circuit": (0, "time"),
     "liveness": (0, "time"),
     "stall": (0, "time"),
@@ -43,6 +44,9 @@ HOUSE = {
     "loop": (2, "threading asyncio"),
     "link": (2, ""),
     "session": (2, "frames socket"),
+    "overhearing": (2, "os"),
+    "playing": (2, "os session"),
+    "export": (3, "os session"),
     "agentlink": (2, "socket"),
     "connection": (2, ""),
     "verdict": (2, "os socket time"),
@@ -79,6 +83,7 @@ HOUSE = {
     "standing": (2, "os session"),
     "daemon": (5, "client argparse"),
     "holder": (5, "daemon session"),
+    "recorder": (5, "daemon session"),
     "waiting": (5, "daemon session socket"),
     "sending": (5, "daemon session socket"),
     "client": (6, "daemon session"),
@@ -100,7 +105,7 @@ DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings
     "copies", "verdict",
     "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
-    "logkeeper", "ownership", "liveness", "watchers", "daemon"}
+    "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
 LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
 

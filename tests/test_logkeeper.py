@@ -98,9 +98,9 @@ class Keeper:
         """The pid of the writer that was started last."""
         return 99 + len(self.backend.launched)
 
-    def come(self, pid=None, offset=0):
+    def come(self, pid=None, offset=0, role=logkeeper.ROLE):
         """A writer follows; its connection."""
-        client = types.SimpleNamespace(hello={"role": logkeeper.ROLE, "pid": pid or self.newest})
+        client = types.SimpleNamespace(hello={"role": role, "pid": pid or self.newest})
         cursor = Cursor(offset, ALWAYS)
         cursor.is_log = self.logs.admits(client, self.session)
         cursor.owner = client
@@ -462,3 +462,74 @@ def test_a_forgotten_session_starts_no_writers():
     keeper.go(client)
     keeper.wait(60)
     assert len(keeper.backend.launched) == 1
+
+
+# -- a log and a recording at once --------------------------------------------------------------
+
+
+def with_recording(state=RUNNING, written=0):
+    keeper = Keeper(state, written)
+    keeper.session.record["recording"] = {"path": "/var/log/x.cast", "incarnation": 1, "input": True}
+    keeper.logs.begin(keeper.session)
+    return keeper, 100, 101             # the pids of the log's writer and the recorder
+
+
+def test_each_file_has_its_own_writer_and_both_are_awaited():
+    keeper, log, recorder = with_recording()
+    assert [argv[4:] for argv in keeper.backend.launched] == [
+        ["__logwriter", "/r", "k3f9"], ["__logwriter", "/r", "k3f9", "recording"]]
+    keeper.come(log)
+    assert keeper.session.awaits_log and keeper.session.awaits_hearing
+    keeper.come(recorder, role="recorder")
+    assert not keeper.session.awaits_log and not keeper.session.awaits_hearing
+    keeper.wait(60)
+    assert len(keeper.backend.launched) == 2
+
+
+def test_a_writer_that_dies_is_replaced_by_one_of_its_kind():
+    keeper, log, recorder = with_recording()
+    keeper.come(log)
+    keeper.go(keeper.come(recorder, role="recorder"))
+    assert keeper.session.awaits_hearing and keeper.backend.launched[2][-1] == "recording"
+    keeper.come(102, role="recorder")
+    keeper.wait(60)
+    assert len(keeper.backend.launched) == 3
+
+
+def test_a_recording_that_fails_leaves_the_log_alone():
+    keeper, log, recorder = with_recording()
+    keeper.come(log)
+    client = keeper.come(recorder, role="recorder")
+    keeper.logs.report(client, keeper.session, "No space left on device", "recording")
+    keeper.go(client, EXIT_1)
+    assert not keeper.session.awaits_log and not keeper.session.awaits_hearing
+    assert keeper.log.get("error") is None and "recording" in keeper.logs.trouble()
+    assert "recording_failed" in keeper.told
+
+
+def test_who_waits_for_the_end_waits_for_both_files():
+    for order in (("log", "recording"), ("recording", "log")):
+        keeper, log, recorder = with_recording(ENDED, written=50)
+        clients = {"log": keeper.come(log), "recording": keeper.come(recorder, role="recorder")}
+        told = []
+        keeper.logs.when_written(keeper.session, lambda: told.append("written"))
+        keeper.logs.finish(clients[order[0]], keeper.session, 50, order[0])
+        assert not told and keeper.logs.is_pending(keeper.session)
+        keeper.logs.finish(clients[order[1]], keeper.session, 50, order[1])
+        assert told == ["written"] and not keeper.logs.is_pending(keeper.session)
+
+
+def test_what_a_recording_misses_is_counted_once():
+    keeper, log, recorder = with_recording(written=5000)
+    client = keeper.come(recorder, role="recorder")
+    for offset, missed in ((1000, 300), (1000, 300), (2000, 100)):
+        keeper.logs.miss(client, keeper.session, missed, offset)
+    assert keeper.session.record["recording"]["missed"] == 400
+
+
+def test_a_log_writer_speaks_for_no_recording():
+    keeper = Keeper()
+    keeper.logs.begin(keeper.session)
+    with pytest.raises(UsageError):
+        keeper.come(role="recorder")
+    assert not keeper.logs.admits(types.SimpleNamespace(hello={"role": ["recorder"]}), keeper.session)

@@ -39,12 +39,12 @@ EXPECTED_WORDS = {
     "screen": ["capture", "capture-pane", "get"], "key": ["keys", "send-keys"], "resize": [], "rename": [], "restart": [], "prune": [], "reconcile": [],
     "doctor": [], "completion": [], "kill": ["k", "kill-session"], "rm": ["destroy"], "status": [],
     "daemon start": [], "daemon stop": [], "daemon restart": [], "daemon log": [], "daemon unit": [],
-    "link": [], "upgrade": [],
+    "link": [], "upgrade": [], "record": [], "play": [], "export": [],
     "version": ["--version"], "help": [],
 }
 
 NEW_SESSION = ("--name --cwd --env --unset --clean-env --size --scrollback --shell --label --ttl "
-               "--size-policy --restart --log --survive-logout --json")
+               "--size-policy --restart --log --record --record-input --survive-logout --json")
 
 EXPECTED_OPTIONS = {
     "start": NEW_SESSION + " -d",
@@ -58,6 +58,8 @@ EXPECTED_OPTIONS = {
     "screen": "--format --history --json",
     "log": "--raw --tail --since -f --follow --hold",
     "wait": "--for --since --raw --idle --timeout --json",
+    "record": "--input --hold", "play": "--speed --idle-limit",
+    "export": "--html --svg -o --speed --idle-limit --title",
     "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
     "prune": "--dry-run --json", "reconcile": "--live --live-file --idle --dry-run --json",
     "doctor": "--json", "completion": "",
