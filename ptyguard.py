@@ -787,17 +787,37 @@ class _Call:
     def send(self):
         """Type literal bytes, once."""
         from ptyguard_core.sending import paste_input, send_input
+        pattern = self._prompt_pattern()
         data = b" ".join(os.fsencode(word) for word in self.command.args)
         if self.get("stdin"):
             data = _read_stdin()
         type_ = paste_input if self.get("paste") else send_input
-        with self.client.open_channel("send") as channel:
-            self._tell_sent(type_(channel, self.command.names[0], data, bool(self.get("enter")),
-                                  self.get("timeout")))
+        self._type(pattern, lambda channel, target, sends, timeout_s: type_(
+            channel, target, data, bool(self.get("enter")), timeout_s, sends))
 
-    def _tell_sent(self, ok):
+    def _prompt_pattern(self):
+        """What is to be waited for before it is typed, or None.  UsageError."""
+        if self.get("wait_for") is None:
+            return None
+        from ptyguard_core.conditions import output_pattern
+        return output_pattern(os.fsencode(self.get("wait_for")))
+
+    def _type(self, pattern, type_):
+        """`type_(channel, target, sends, timeout_s)`, after what is waited for if anything is."""
+        target = self.command.names[0]
+        if pattern is None:
+            with self.client.open_channel("send") as channel:
+                return self._tell_sent(type_(channel, target, None, self.get("timeout")))
+        from ptyguard_core.conditions import FOR, Patience, description
+        from ptyguard_core.prompt import answer
+        patience = Patience(self.get("timeout"), self.backend.run_within)
+        match, ok = answer(self.client.open_channel, target, pattern, type_, patience, self.get("since"))
+        found = description(FOR, match)
+        self._tell_sent(ok, matched=found["text"], matches=[found])
+
+    def _tell_sent(self, ok, **more):
         if self.get("json"):
-            _print(_as_json(name=ok["session"], written=ok["written"], offset=ok["offset"]))
+            _print(_as_json(name=ok["session"], written=ok["written"], offset=ok["offset"], **more))
 
     def key(self):
         """Press keys, once; or tell their names."""
@@ -806,6 +826,7 @@ class _Call:
         from ptyguard_core.starting import as_wire
         if self.get("list"):
             return self._list_keys(keys)
+        pattern = self._prompt_pattern()
         words = [as_wire(word) for word in self.command.args]
         type_, what, options = send_keys, words, {"takes_text": self.command.word == "send-keys"}
         if self.get("hex") or self.get("literal"):
@@ -813,9 +834,8 @@ class _Call:
             what = keys.hex_keys(words) if self.get("hex") else keys.literal(words)
         else:
             keys.encode(words, False, **options)    # what is no key starts nothing, asks nobody
-        with self.client.open_channel("send") as channel:
-            self._tell_sent(type_(channel, self.command.names[0], what,
-                                  timeout_s=self.get("timeout"), **options))
+        self._type(pattern, lambda channel, target, sends, timeout_s: type_(
+            channel, target, what, timeout_s=timeout_s, sends=sends, **options))
 
     def _list_keys(self, keys):
         if self.get("json"):
@@ -830,8 +850,9 @@ class _Call:
     # -- waiting and ending --------------------------------------------------------------
 
     def wait(self):
-        """For the end, a text, or silence."""
+        """For the end, a text, what the screen shows, or silence."""
         import time
+        patterns = self._patterns()         # first: what is wrong with them needs no daemon
         timeout_s = self.get("timeout")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         # All at the beginning: "now" is now for each of them.
@@ -839,27 +860,30 @@ class _Call:
         results = []
         for session in sessions:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            results.append(self._wait_one(session, left))
+            results.append(self._wait_one(session, left, *patterns))
         if self.get("json"):
             told = [result[1] for result in results]
             _print(_as_json(**(told[0] if len(told) == 1 else {"results": told})))
         return next((status for status, _ in results if status), 0)
 
-    def _wait_one(self, facts, timeout_s):
+    def _patterns(self):
+        """(those for the output, those for the screen), compiled; UsageError."""
+        if not (self.get("for") or self.get("screen")):
+            return (), ()
+        from ptyguard_core.conditions import as_text, output_pattern, screen_pattern
+        # An argument is UTF-8 as the screen's text is, whatever the locale.
+        return ([output_pattern(os.fsencode(text)) for text in self.get("for", ())],
+                [screen_pattern(as_text(os.fsencode(text))) for text in self.get("screen", ())])
+
+    def _wait_one(self, facts, timeout_s, for_, screen):
         """(exit status, facts for --json)."""
-        import time
         from ptyguard_core.report import LIVING
         target = "@" + facts["id"]
-        told = {"name": facts["name"], "exit": None, "matched": None, "timed_out": False}
-        began = time.monotonic()
+        told = {"name": facts["name"], "exit": None, "matched": None, "matches": [], "timed_out": False}
+        has_conditions = bool(for_ or screen or self.get("idle") is not None)
         try:
-            if self.get("for") is not None:
-                told["matched"] = self._wait_for_text(facts, target, timeout_s)
-                if timeout_s is not None:
-                    timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
-            if self.get("idle") is not None:
-                told["exit"] = self._wait_for_silence(target, timeout_s)
-            if self.get("for") is not None or self.get("idle") is not None:
+            if has_conditions:
+                self._wait_for_conditions(facts, target, timeout_s, for_, screen, told)
                 return 0, told
             # What has ended is no matter of time.
             session = self.client.request(
@@ -867,34 +891,51 @@ class _Call:
                 collect=True)["session"]
             told["exit"] = session["exit"]
             return self._mirror(session), told
-        except TimedOut:
+        except TimedOut as error:
             if not self.get("json"):
-                self.say(f"{facts['name']}: it did not come in {self.get('timeout'):g} s")
+                why = error.message if has_conditions else "it has not ended"
+                self.say(f"{facts['name']}: not in {self.get('timeout'):g} s: {why}")
             told["timed_out"] = True
             return TIMED_OUT_STATUS, told
 
-    def _wait_for_text(self, facts, target, timeout_s):
-        from ptyguard_core.waiting import wait_for
+    def _wait_for_conditions(self, facts, target, timeout_s, for_, screen, told):
+        """All that was asked for; into `told` goes what has been found, also when the rest is not."""
+        from ptyguard_core import conditions, waiting
+        patience = conditions.Patience(timeout_s, self.backend.run_within)
+        texts = [waiting.Search(pattern, bool(self.get("raw")), patience) for pattern in for_]
+        looks = [conditions.ScreenSearch(pattern, patience) for pattern in screen]
+        silences = []
+        try:
+            if texts:
+                with self.client.open_channel("wait") as channel:
+                    waiting.wait_for_texts(channel, target, texts, patience, self._since(facts))
+            if looks or self.get("idle") is not None:
+                ended = self._wait_for_now(target, looks, patience)
+                told["exit"] = ended and ended["exit"]
+            if self.get("idle") is not None:
+                silences.append(conditions.described_silence())
+        except TimedOut as error:
+            missing = [one.missing() for one in texts + looks if one.match is None]
+            error.message = "; ".join(missing or [error.message])
+            raise
+        finally:
+            found = [one.describe() for one in texts + looks if one.match is not None]
+            told.update(matches=found + silences, matched=found[0]["text"] if found else None)
+
+    def _wait_for_now(self, target, looks, patience):
+        """Until the screen shows it, it is quiet, or both; what the session is if it has ended."""
+        from ptyguard_core import waiting
+        with self.client.open_channel("wait") as channel:
+            if not looks:
+                return waiting.wait_idle(channel, target, self.get("idle"), patience.left())
+            from ptyguard_core.viewing import Viewing
+            return waiting.wait_screen(Viewing(channel, target), looks, patience, self.get("idle"))
+
+    def _since(self, facts):
         since = self.get("since", "oldest")
         if since == "now":
-            since = facts["offsets"]["end"] if facts["offsets"] else "oldest"
-        with self.client.open_channel("wait") as channel:
-            match = wait_for(channel, target, self._pattern(), timeout_s, since,
-                             bool(self.get("raw")))
-        return match.group().decode("utf-8", "surrogateescape")
-
-    def _wait_for_silence(self, target, timeout_s):
-        from ptyguard_core.waiting import wait_idle
-        with self.client.open_channel("wait") as channel:
-            ended = wait_idle(channel, target, self.get("idle"), timeout_s)
-        return ended and ended["exit"]
-
-    def _pattern(self):
-        import re
-        try:
-            return re.compile(os.fsencode(self.get("for")))
-        except re.error as error:
-            raise UsageError(f"not a regular expression: {self.get('for')}: {error}") from None
+            return facts["offsets"]["end"] if facts["offsets"] else "oldest"
+        return since
 
     def kill(self):
         """End sessions' trees; fails honestly."""

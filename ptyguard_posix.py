@@ -1247,6 +1247,66 @@ def watch_signals(names, act=None):
     return read_end, read
 
 
+# Before 3.11 the count of steps between two looks began anew with each try of a search, and
+# PyPy never looks: there a signal may have to wait for as long as the search takes.
+_SEARCHES_SEE_SIGNALS = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
+
+
+def run_within(timeout_s, act):
+    """What `act()` returns; TimeoutError when that takes longer (None: without limit)."""
+    if timeout_s is None:
+        return act() if _SEARCHES_SEE_SIGNALS else _run_interruptible(act)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))       # as our caller may have left it
+    if not _SEARCHES_SEE_SIGNALS:
+        _rehearse(timeout_s, act)
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        # 0 would be never.
+        signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
+        return act()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _run_interruptible(act):
+    """`act()`, which Ctrl-C ends, and us with it: no handler would be called."""
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.default_int_handler:
+        return act()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return act()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _rehearse(timeout_s, act):
+    """Do it in a child, which the kernel ends when the time is over: TimeoutError then."""
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
+            act()
+        finally:
+            os._exit(0)                 # what it raises, it raises again in the parent
+    try:
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)    # ours, and not reaped yet
+        os.waitpid(pid, 0)
+        raise
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        raise TimeoutError
+
+
 def ignore_signals(names):
     """Ignore these signals from now on."""
     for name in names:

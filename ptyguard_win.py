@@ -252,6 +252,10 @@ def watch_signals(names, act=None):
     raise _unsupported()
 
 
+def run_within(timeout_s, act):
+    raise _unsupported()
+
+
 def ignore_signals(names):
     raise _unsupported()
 

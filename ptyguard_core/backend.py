@@ -340,6 +340,13 @@ class Backend:
         Hang-ups and keyboard signals that the caller had us ignore stay ignored.
         """
 
+    def run_within(timeout_s, act):
+        """What `act()` returns; TimeoutError when that takes longer (None: without limit).
+
+        For a search that may take for ever, which Ctrl-C ends too.  It changes nothing but
+        what it returns (it may be done twice).  In the main thread only, uses signals.
+        """
+
     def ignore_signals(names):
         """Ignore these signals from now on."""
 

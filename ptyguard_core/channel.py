@@ -431,6 +431,7 @@ class Follower:
         self.session = None             # as the daemon described it
         self.end = None                 # the exit event's session, once it came
         self.offset = 0
+        self.sends = self.sent_at = None    # of before we came: how many, and up to where
         self._hold = hold
         self._on_gap = on_gap
         self._mode = mode
@@ -441,6 +442,8 @@ class Follower:
                                   **dict({"from": start}, **more))
         self.session = ok["session"]
         self.offset = ok["offset"]
+        if self.sends is None:
+            self.sends, self.sent_at = ok.get("sends"), ok.get("sent_at")
         return ok
 
     def pieces(self, timeout_s=None):

@@ -19,13 +19,16 @@ import os
 
 from . import frames
 from .channel import Channel, Follower
+from .conditions import Patience, ScreenSearch, output_pattern
 from .errors import NoSuchSession, OutputGap
+from .prompt import answer
 from .report import LIVING
 from .sending import paste_input, send_input, send_keys
 from .starting import start_fields
 from .supervise import START_LIMIT_S
 from .upgrading import consider
-from .waiting import wait_for, wait_idle
+
+from .waiting import wait_for, wait_idle, wait_screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:               # never at run time: `typing` costs as much as all the rest
@@ -248,16 +251,25 @@ class Session:
     # -- typing --------------------------------------------------------------------------
 
     def send(self, data: bytes, enter: bool = False, timeout_s: Optional[float] = None,
-             paste: bool = False) -> int:
+             paste: bool = False, wait_for: Optional[Union[bytes, re.Pattern[bytes]]] = None,
+             since: Union[int, str, None] = None) -> int:
         """Type bytes; returns once the kernel took all of them: the end offset before.
 
         `enter`: then press Enter, in a write of its own.  `paste`: as a bracketed paste, if
-        the program wants such.  Never retried.  Raises PtyguardError with
-        `details["written"]` when not all went, TimedOut.
+        the program wants such.  `wait_for`: not before the output behind the last send (or
+        `since` there) matches, and only if nobody else sends in between; then it has to match
+        anew.  Never retried.  Raises PtyguardError with `details["written"]` when not all
+        went, TimedOut.
         """
         type_ = paste_input if paste else send_input
-        return type_(self._client.open_channel("send"), self._target, data, enter,
-                     timeout_s)["offset"]
+        if wait_for is None:
+            return type_(self._client.open_channel("send"), self._target, data, enter,
+                         timeout_s)["offset"]
+        _, ok = answer(
+            self._client.open_channel, self._target, output_pattern(wait_for),
+            lambda channel, target, sends, left_s: type_(channel, target, data, enter, left_s, sends),
+            Patience(timeout_s), since)
+        return ok["offset"]
 
     def key(self, *names: str, timeout_s: Optional[float] = None) -> int:
         """Press keys by their names (`ptyguard help key`), as `send` does; UsageError."""
@@ -279,6 +291,18 @@ class Session:
         """
         with self._client.open_channel("wait") as channel:
             return wait_for(channel, self._target, pattern, timeout_s, since, raw)
+
+    def wait_screen(self, pattern: Union[str, re.Pattern[str]],
+                    timeout_s: Optional[float] = None) -> re.Match[str]:
+        """The match of a str pattern on the screen as it is now or comes to be, the last one
+        included; ^ and $ are those of lines, which have no blanks at their ends.  Raises
+        TimedOut; PtyguardError when the session ends first.
+        """
+        from .viewing import Viewing
+        search = ScreenSearch(pattern)
+        with self._client.open_channel("wait") as channel:
+            wait_screen(Viewing(channel, self._target), [search], Patience(timeout_s))
+        return search.match
 
     def wait_idle(self, idle_s: float, timeout_s: Optional[float] = None) -> None:
         """Until no output has come for `idle_s` seconds, or the end.  Raises TimedOut."""

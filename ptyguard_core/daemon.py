@@ -909,7 +909,12 @@ class Daemon:
 
     def note_send(self, send):
         """It is this one's turn: its client may send the body."""
-        send.client.send(frames.EVENT, event="go", offset=send.offset, ticket=send.ticket)
+        send.client.send(frames.EVENT, event="go", offset=send.offset, ticket=send.ticket,
+                         sent_at=send.session.sent_at)
+
+    def note_sent(self, session):
+        """How many sends there were is to be known to our successor."""
+        self._send_blob(session)
 
     def find_send(self, ticket):
         """The send of that ticket, or None when it is over."""

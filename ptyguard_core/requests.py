@@ -605,8 +605,8 @@ def attach(daemon, client, fields, reply):
         cursor.offset = ring.start_offset
     is_restore = fields.get("from") == "restore"
     cursor.written = _whole(fields, "written", None, 0, cursor.offset)
-    reply(session=describe(session), offset=cursor.offset, ticket=client.ticket,
-          **{"past": session.restore_facts()} if is_restore else {})
+    reply(session=describe(session), offset=cursor.offset, ticket=client.ticket, sends=session.sends,
+          sent_at=session.sent_at, **{"past": session.restore_facts()} if is_restore else {})
     if is_restore:
         send_restore(client, session)
     client.send(frames.EVENT, event="live", offset=cursor.offset)
@@ -755,7 +755,7 @@ def resize(daemon, _client, fields, reply):
 class Send:
     """One `send`: its bytes stay together, and it is told when the kernel took them."""
 
-    def __init__(self, daemon, client, session, total, enter, longest_line, reply):
+    def __init__(self, daemon, client, session, total, enter, longest_line, reply, sends=None):
         self.client = client
         self.session = session
         self.total = total
@@ -766,12 +766,16 @@ class Send:
         self._daemon = daemon
         self._enter = enter
         self._longest_line = longest_line
+        self._sends = sends                     # how many there may have been before it
         self._reply = reply
         self._is_over = False
 
     def begin(self, offset):
         """It is this send's turn: its body may come."""
         self.offset = offset
+        if self._sends not in (None, self.session.sends):
+            self._daemon.loop.soon(self._too_late)      # of hundreds, not each within the last one
+            return
         mode = self._daemon.backend.canonical_mode(self.session.master) \
             if self.session.master >= 0 else None
         if mode is not None and self._longest_line > mode.limit:
@@ -783,6 +787,12 @@ class Send:
         self._daemon.note_send(self)
         if self.total == 0:
             self._daemon.loop.soon(self.piece_done)
+
+    def _too_late(self):
+        if not self._is_over:
+            self._end(error=Busy(f"something else was sent to {self.session.name} meanwhile",
+                                 hint="nothing was typed", written=0, sends=self.session.sends,
+                                 sent_at=self.session.sent_at))
 
     def take(self, data):
         """A piece of the body, from the wire."""
@@ -827,20 +837,29 @@ class Send:
     def _finish(self, why):
         if self._is_over:
             return
+        if self.written:
+            self.session.note_sent()
+            self._daemon.note_sent(self.session)
+        if why is None:
+            self._end(written=self.written, offset=self.offset, session=self.session.name)
+        else:
+            self._end(error=PtyguardError(
+                f"sent {self.written} of {self.total} bytes to {self.session.name}: {why}",
+                hint="the rest was not typed", written=self.written, total=self.total))
+
+    def _end(self, **answer):
         self._is_over = True
         if self.client.sends is self:
             self.client.sends = None
-        if why is None:
-            self._reply(written=self.written, offset=self.offset, session=self.session.name)
-        else:
-            self._reply(error=PtyguardError(
-                f"sent {self.written} of {self.total} bytes to {self.session.name}: {why}",
-                hint="the rest was not typed", written=self.written, total=self.total))
+        self._reply(**answer)
         self._daemon.next_send(self)
 
 
 def send(daemon, client, fields, reply):
-    """Type bytes: answered by the event `go` at its turn, then INPUT frames, then the reply."""
+    """Type bytes: answered by the event `go` at its turn, then INPUT frames, then the reply.
+
+    With `sends` only if that many have been typed by then, else nothing is.
+    """
     if client.sends is not None or client.session is not None:
         raise Busy("this connection is in use")
     session = _living_target(daemon, fields)
@@ -849,7 +868,7 @@ def send(daemon, client, fields, reply):
     total = _whole(fields, "bytes", 0, 0, SEND_BYTES_MAX)
     longest = _whole(fields, "longest_line", 0, 0, SEND_BYTES_MAX)
     daemon.queue_send(Send(daemon, client, session, total, bool(fields.get("enter")), longest,
-                           reply))
+                           reply, _field(fields, "sends", int)))
 
 
 def cancel(daemon, _client, fields, reply):

@@ -15,12 +15,16 @@ CANCEL_LIMIT_S = 5.0
 NOT_KNOWN = "how much of it was typed is not known; it is not sent again"
 
 
-def send_input(channel, target, data, enter=False, timeout_s=None):
-    """`Session.send` on a channel of its own, which is closed; the reply's dict."""
+def send_input(channel, target, data, enter=False, timeout_s=None, sends=None):
+    """`Session.send` on a channel of its own, which is closed; the reply's dict.
+
+    With `sends` (how many there were, as `Follower` has it) only if nothing else has been
+    sent by then: else Busy with how many there are in `details["sends"]`, nothing typed.
+    """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     ticket = None
     try:
-        serial, ticket = _ask_to_send(channel, target, data, enter, deadline)
+        serial, ticket = _ask_to_send(channel, target, data, enter, deadline, sends)
         if ticket is None:
             return channel.await_reply(serial)
         if _send_body(channel, data, deadline):
@@ -41,7 +45,7 @@ def send_input(channel, target, data, enter=False, timeout_s=None):
         channel.close()
 
 
-def send_keys(channel, target, words, takes_text=False, timeout_s=None):
+def send_keys(channel, target, words, takes_text=False, timeout_s=None, sends=None):
     """`Session.key` on a channel of its own, which is closed; the reply's dict.
 
     Enter at the end is a write of its own, as that of `send_input`.
@@ -56,13 +60,13 @@ def send_keys(channel, target, words, takes_text=False, timeout_s=None):
             pieces = keys.pieces(words, modes.application_cursor, takes_text)
         enter = pieces[-1:] == [b"\r"]
         return send_input(channel, target, b"".join(pieces[:-1] if enter else pieces), enter,
-                          _left(deadline))
+                          _left(deadline), sends)
 
 
 PASTE_BEGIN, PASTE_END = b"\x1b[200~", b"\x1b[201~"
 
 
-def paste_input(channel, target, data, enter=False, timeout_s=None):
+def paste_input(channel, target, data, enter=False, timeout_s=None, sends=None):
     """`send_input`, as a bracketed paste if the program has asked for such."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with channel:
@@ -73,7 +77,7 @@ def paste_input(channel, target, data, enter=False, timeout_s=None):
                                     "would be taken for typing", hint="nothing was typed",
                                     written=0)
             data = PASTE_BEGIN + data + PASTE_END
-        return send_input(channel, "@" + session["id"], data, enter, _left(deadline))
+        return send_input(channel, "@" + session["id"], data, enter, _left(deadline), sends)
 
 
 def kept_modes(channel, target, timeout_s=None):
@@ -94,12 +98,13 @@ def _left(deadline):
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _ask_to_send(channel, target, data, enter, deadline):
+def _ask_to_send(channel, target, data, enter, deadline, sends):
     """(serial, ticket or None as below); asked again while nothing has been sent yet."""
+    more = {} if sends is None else {"sends": sends}
     while True:
         try:
             serial = channel.ask("send", target=target, bytes=len(data), enter=enter,
-                                 longest_line=longest_line(data))
+                                 longest_line=longest_line(data), **more)
             return serial, _await_go(channel, serial, deadline)
         except (EOFError, ConnectionError):
             channel.connect()

@@ -392,6 +392,28 @@ class Session:
 
     # -- input ---------------------------------------------------------------------------
 
+    @property
+    def sends(self):
+        """How many sends have typed something into this incarnation."""
+        return self._sent()[0]
+
+    @property
+    def sent_at(self):
+        """Where the output ended when the last of them was over, or None."""
+        return self._sent()[1]
+
+    def _sent(self):
+        noted = self.record.get("sends")    # as a file may have it
+        if not isinstance(noted, dict) or noted.get("incarnation") != self.record.get("incarnation") \
+                or not all(isinstance(noted.get(key), int) for key in ("count", "at")):
+            return 0, None
+        return noted["count"], noted["at"]
+
+    def note_sent(self):
+        """A send is over that has typed something: what was awaited before it is answered."""
+        self.record["sends"] = {"incarnation": self.record["incarnation"], "count": self.sends + 1,
+                                "at": self.ring.end_offset if self.ring is not None else self.sent_at or 0}
+
     def enqueue(self, data, ticket=None, is_end=False):
         """Queue bytes (copied) to be typed, in order."""
         self.input.append(Input(bytes(data), ticket, is_end))

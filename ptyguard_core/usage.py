@@ -321,6 +321,12 @@ def _timeout(what):
     return Option("--timeout", what, "S", duration)
 
 
+# Of the verbs that type.
+WAIT_FOR = Option("--wait-for", "first wait until the output matches", "REGEX")
+WAIT_SINCE = Option("--since", "match from there on, not from the last send",
+                    "OFFSET|now", offset_or_now)
+
+
 # --- Exit codes, as the verbs' pages tell them ------------------------------------
 
 USAGE = ("2", "the command line is wrong; nothing was done")
@@ -337,7 +343,7 @@ EXIT_CODES = (
     ("0", "done; of attach: detached"),
     ("0-255", "of run, of wait (for the end), and of attach when the session ended meanwhile: "
               "the command's own, 128+N when signal N killed it"),
-    ("1", "failed, or the answer is no; of wait: the session ended before the text came"),
+    ("1", "failed, or the answer is no; of wait and send: the session ended before the text came"),
     ("2", "the command line is wrong; nothing was done"),
     ("3", "no such session"),
     ("4", "it exists already, or live sessions forbid it"),
@@ -521,20 +527,24 @@ _TABLE = (
     Verb("send", TALKING, "type into a session",
          "send NAME [OPTIONS] [TEXT... | -]",
          "Send bytes as if typed: TEXT joined by single spaces, or standard input.\n"
-         "Put -- before text that begins with a dash.",
+         "Put -- before text that begins with a dash.  With --wait-for it is typed once\n"
+         "the output since the last send matches, and no other send comes in between.",
          aliases=("s",),
          arguments=(Argument("NAME"), Argument("TEXT", 0, None)),
          options=(Option("--enter", "then press Enter"),
                   Option("--paste", "as a paste, if the program tells that from typing"),
                   Option("-", "send standard input", key="stdin"),
+                  WAIT_FOR, WAIT_SINCE,
                   _timeout("give up when not taken within S"),
                   Option("--json", "also tell the output offset before it"), TMUX_TARGET),
          needs=(("TEXT", "-", "--enter"),),
          excludes=(("-", "TEXT"),),
+         depends=(("--since", "--wait-for"),),
          examples=("ptyguard send build --enter 'make test'",
-                   "ptyguard send build -- -x",
-                   "ptyguard send build - < keys.txt"),
-         exits=(("0", "the terminal took every byte"), ("1", "it did not"), USAGE, NO_SESSION, DESTROYED,
+                   "ptyguard send db --wait-for '=# $' --timeout 1m --enter 'select 1;'",
+                   "ptyguard send vm --wait-for '[Pp]assword: $' - < secret"),
+         exits=(("0", "the terminal took every byte"),
+                ("1", "it did not; or the session ended before it matched"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE, TIMED_OUT)),
 
     Verb("key", TALKING, "press keys in a session, by their names",
@@ -547,12 +557,14 @@ _TABLE = (
          options=(Option("-H --hex", "each KEY is bytes in hexadecimal: 1b, 1b5b41"),
                   Option("-l --literal", "type each KEY as it is, nothing between them"),
                   Option("--list", "list the names; asks no session"),
+                  WAIT_FOR, WAIT_SINCE,
                   _timeout("give up when not taken within S"),
                   Option("--json", "also tell the output offset before it; or the list"),
                   TMUX_TARGET),
          needs=(("NAME", "--list"), ("KEY", "--list")),
          excludes=(("--list", "NAME"), ("--list", "--hex"), ("--list", "--literal"),
-                   ("--list", "--timeout"), ("--hex", "--literal")),
+                   ("--list", "--timeout"), ("--list", "--wait-for"), ("--hex", "--literal")),
+         depends=(("--since", "--wait-for"),),
          examples=("ptyguard key build C-c",
                    "ptyguard key edit Escape",
                    "ptyguard send-keys shell 'ls -l' Enter"),
@@ -595,14 +607,17 @@ _TABLE = (
          exits=(("0", "done"), ("1", "failed, or output was missed"), USAGE, NO_SESSION, DESTROYED,
                 UNREACHABLE)),
 
-    Verb("wait", TALKING, "wait for the end, for a text or for silence",
-         "wait [NAME...] [--for REGEX] [--idle S] [OPTIONS]",
+    Verb("wait", TALKING, "wait for the end, a text, a screen or silence",
+         "wait [NAME...] [--for REGEX] [--screen REGEX] [OPTIONS]",
          "Wait until all of the sessions have ended and mirror the status (of several: the\n"
-         "first that is not 0), or until each has shown a text, or has gone quiet; with\n"
-         "both, until it has gone quiet after the text.",
+         "first that is not 0), or until all that is asked for holds of each: what was in\n"
+         "the output stays seen, the screen has to show it at the moment, and quiet is\n"
+         "quiet while it does.  On the screen ^ and $ are those of lines, without blanks\n"
+         "at their ends; it counts after the end too, and --timeout 0 only looks at it.",
          aliases=("w",),
          arguments=(Argument("NAME", 0, None),),
-         options=(Option("--for", "until the output matches", "REGEX"),
+         options=(Option("--for", "until the output matches; may be repeated", "REGEX", repeats=True),
+                  Option("--screen", "until the screen matches; may be repeated", "REGEX", repeats=True),
                   Option("--since", "match from there on, not from the oldest",
                          "OFFSET|now", offset_or_now),
                   Option("--raw", "match the bytes, escapes included"),
@@ -612,10 +627,10 @@ _TABLE = (
          # Without --for they would be ignored and the wait would be for the end: a trap.
          depends=(("--since", "--for"), ("--raw", "--for")),
          examples=("ptyguard wait build",
-                   "ptyguard wait web --for 'listening on [0-9]+' --timeout 30s",
-                   "ptyguard wait web --idle 500ms --json"),
+                   "ptyguard wait web --for 'listening on ([0-9]+)' --timeout 30s --json",
+                   "ptyguard wait edit --screen '^~$' --idle 500ms"),
          exits=(("0-255", "the session's own, 128+N for signal N"),
-                ("0", "the text or the silence came"),
+                ("0", "what was asked for holds"),
                 ("1", "the session ended before it came"), USAGE, NO_SESSION, DESTROYED,
                 TIMED_OUT, ("125", "any other failure of ours, or the status is unknown"))),
 

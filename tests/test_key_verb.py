@@ -410,7 +410,7 @@ def test_enter_at_the_end_is_a_write_of_its_own_as_that_of_send(monkeypatch, wor
     monkeypatch.setattr(sending, "send_input", lambda channel, *what: sent.append(what))
     played = Played(b"\x1b[?1h")
     sending.send_keys(played, "name", words)
-    assert sent == [("@abc" if "Up" in words else "name", data, enter, None)]
+    assert sent == [("@abc" if "Up" in words else "name", data, enter, None, None)]
     assert played.is_closed and len(played.asked) == ("Up" in words)
 
 

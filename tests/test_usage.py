@@ -53,11 +53,11 @@ EXPECTED_OPTIONS = {
     "ensure": NEW_SESSION,
     "attach": "--create -r --read-only -f --steal --restore -e --detach-key --json",
     "detach": "--timeout", "ls": "-a --all -q --short -w --watch --json", "info": "--json", "has": "",
-    "send": "--enter --paste - --timeout --json",
-    "key": "--hex --literal --list --timeout --json",
+    "send": "--enter --paste - --wait-for --since --timeout --json",
+    "key": "--hex --literal --list --wait-for --since --timeout --json",
     "screen": "--format --history --json",
     "log": "--raw --tail --since -f --follow --hold",
-    "wait": "--for --since --raw --idle --timeout --json",
+    "wait": "--for --screen --since --raw --idle --timeout --json",
     "record": "--input --hold", "play": "--speed --idle-limit",
     "export": "--html --svg -o --speed --idle-limit --title",
     "resize": "", "rename": "--json", "restart": "--grace --timeout --json",
@@ -319,13 +319,13 @@ def test_options_and_arguments_mix_in_any_order():
     read = [parse(["wait", *sum(order, [])]) for order in itertools.permutations(words)]
     for command in read:
         assert command.names == ["web"]
-        assert command.options == {"timeout": 5.0, "for": "x", "json": True}
+        assert command.options == {"timeout": 5.0, "for": ["x"], "json": True}
 
 
 def test_value_may_hold_equals_signs_and_begin_with_a_dash():
     assert parse(["start", "--shell=a=b"]).get("shell") == "a=b"
-    assert parse(["wait", "x", "--for", "-x"]).get("for") == "-x"
-    assert parse(["wait", "x", "--for=--"]).get("for") == "--"
+    assert parse(["wait", "x", "--for", "-x"]).get("for") == ["-x"]
+    assert parse(["wait", "x", "--for=--"]).get("for") == ["--"]
 
 
 def test_repeatable_options_gather_and_the_last_of_others_wins():
@@ -556,10 +556,20 @@ def test_resize_gives_its_size_as_numbers():
 
 
 def test_wait_takes_a_text_and_then_silence_but_no_option_in_vain():
-    assert options_of("wait", "x", "--for", "a", "--idle", "2") == {"for": "a", "idle": 2.0}
+    assert options_of("wait", "x", "--for", "a", "--idle", "2") == {"for": ["a"], "idle": 2.0}
     assert "only with --for" in refusal("wait", "x", "--since", "now").message
     assert options_of("wait", "x", "--for", "a", "--since", "now") == \
-        {"for": "a", "since": "now"}
+        {"for": ["a"], "since": "now"}
+    assert options_of("wait", "x", "--for", "a", "--screen", "b", "--screen", "c", "--for", "d") == \
+        {"for": ["a", "d"], "screen": ["b", "c"]}
+    assert "only with --for" in refusal("wait", "x", "--screen", "a", "--raw").message
+
+
+def test_since_of_what_is_typed_belongs_to_what_is_waited_for():
+    assert options_of("send", "x", "--wait-for", "a", "--since", "7", "b") == {"wait_for": "a", "since": 7}
+    assert "only with --wait-for" in refusal("send", "x", "--since", "now", "b").message
+    assert "only with --wait-for" in refusal("key", "x", "--since", "now", "b").message
+    assert "not both" in refusal("key", "--list", "--wait-for", "a").message
 
 
 def test_version_questions_are_checked():
