@@ -52,6 +52,10 @@ ENVIRONMENT = (
     ("PTYGUARD_KEEP_COUNT", "ended sessions kept at most: 100"),
     ("PTYGUARD_KEEP_DAYS", "days that an ended session is kept: 7"),
     ("PTYGUARD_KEEP_OUTPUT", "bytes of output of ended sessions that are kept in all: 33554432"),
+    ("PTYGUARD_FOREGROUND", "the text's colour, #rrggbb, as a program is told that asks while nobody is attached: "
+                            "#e5e5e5"),
+    ("PTYGUARD_BACKGROUND", "the background's, likewise: #000000"),
+    ("PTYGUARD_CURSOR_COLOUR", "the cursor's, likewise: that of the text"),
     ("PTYGUARD_AUTO_UPGRADE", "when a newer ptyguard replaces an older daemon by itself: idle (while no session "
                               "lives; the default), always, never"),
     ("PTYGUARD_SCOPE", "systemd: as if --survive-logout were given wherever a guard is started"),
@@ -60,7 +64,7 @@ ENVIRONMENT = (
 )
 
 ENVIRONMENT_NOTE = """\
-Those that name a number are read by the call that starts the guard, and hold until it ends.
+Those that name a number or a colour are read by the call that starts the guard, and hold until it ends.
 PTYGUARD_DIR is set in a session too, so that commands in it find the daemon that it belongs to.
 """
 

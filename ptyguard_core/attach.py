@@ -33,7 +33,7 @@ from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
 from .painting import painted, tail_painted
 from .past import sequences_told
-from .terminal import Modes, Newlines
+from .terminal import Modes, Newlines, QueryFilter
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
 
@@ -147,6 +147,8 @@ class Attachment:
         self._history = bytearray()     # RESTORE bytes so far
         self._is_painted = False        # the terminal has shown this session
         self._ends_line = True          # the last byte was a newline
+        self._answered = (0, 0)         # output between these offsets asks our terminal nothing
+        self._queries = QueryFilter()
         self._newlines = Newlines() if as_lf and not self._has_terminal_out else None
         self._is_writing = False
         self._saved = None              # termios to put back
@@ -251,6 +253,7 @@ class Attachment:
         self._told = ok if start == "restore" else None
         self._session = ok["session"]
         self._ticket = ok.get("ticket")
+        self._answered = ok.get("answered") or (0, 0)
         self._loop.watch(channel.fileno(), self._on_daemon, READABLE)
         self._loop.soon(self._drain_kept)
         self._loop.soon(self._send_input)       # typed while there was no daemon
@@ -291,7 +294,7 @@ class Attachment:
             for type_, offset, payload in self._channel.receive():
                 if type_ == frames.OUTPUT:
                     self._offset = offset + len(payload)
-                    self._write(payload)
+                    self._write(self._unasked(offset, payload))
                 elif type_ == frames.RESTORE:
                     self._history += payload
                 elif type_ == frames.EVENT:
@@ -301,6 +304,22 @@ class Attachment:
             self._hear_life()
         except (EOFError, ConnectionError):
             self._lose_daemon()
+
+    def _unasked(self, offset, payload):
+        """Output for our terminal, less what it would answer, where that is not its to do.
+
+        That is what the daemon has answered already, and everything if nobody would hear us.
+        """
+        if not self._has_terminal_out:
+            return payload
+        if self._read_only or not self._is_interactive:
+            return self._queries.feed(payload)
+        start, end = (max(0, min(at - offset, len(payload))) for at in self._answered)
+        if start == end:
+            return self._queries.flush() + payload if self._queries.is_holding else payload
+        inside = self._queries.feed(payload[start:end])
+        rest = self._queries.flush() + payload[end:] if end < len(payload) else b""
+        return bytes(payload[:start]) + inside + rest
 
     def _hear_end_of_input(self, reply):
         """It was typed, or the daemon left before it could be: then the next one is asked."""
@@ -318,6 +337,7 @@ class Attachment:
         self._offset = event["offset"]
         if told is None:
             return
+        self._queries = QueryFilter()
         if self._restored_lines is not None and not self._is_painted:
             picture = tail_painted(told, data, self._offset, self._restored_lines)
         else:
@@ -345,6 +365,7 @@ class Attachment:
         self._session["name"] = event["session"]
 
     def _hear_gap(self, event):
+        self._queries = QueryFilter()
         self._note(f"output {event['from']} to {event['to']} was overwritten before it was read")
 
     def _hear_refused(self, event):

@@ -23,6 +23,7 @@ import time
 
 from . import frames, guardwire as wire, past, requests
 from .agentlink import AgentLinks
+from .answering import Answering
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import PENDING_MAX, Connection, is_hangup
 from .destroying import Endings
@@ -38,13 +39,13 @@ from .ownership import Ownership
 from .relaunching import Relaunches, relaunch_of
 from .registry import (KEEP_COUNT, KEEP_DAYS, NoRegistry, Registry, expired, lost, next_expiry,
                        shape_fault)
+from .replies import is_only_replies
 from .restarting import Restarts, encode_launch
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, FAILED as GIVEN_UP, GUARD_LOST_IT,
                       HELD_UNOPENED, LEADER, NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
                       Session)
 from .sweeping import Sweep
-from .terminal import QueryAnswerer
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
@@ -104,7 +105,7 @@ class Daemon:
         self.agents = AgentLinks(backend, self.loop, paths, journal)
         self.ownership = Ownership(self)
         self.watchers = Watchers(self.loop)
-        self._answerers = {}                # session id -> QueryAnswerer
+        self.answering = Answering(self.loop, settings, self._type_answer, self._type_input)
         self._progress_timers = {}
         self._left = []                     # (clients still to leave, callable)
         self._idle_timer = None
@@ -249,7 +250,8 @@ class Daemon:
         session.launch = fields.get("launch", b"")
         session.ending = ending
         session.notice = notice
-        session.past, session.sizes = looked_at
+        session.past, session.sizes, asked_from = looked_at
+        self.answering.adopt(session, asked_from)
         self.agents.adopt(id_, record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
@@ -302,6 +304,8 @@ class Daemon:
         self.logs.begin(session)
         if session.awaited_holders:
             self.loop.after(HOLDER_WAIT_S, lambda: self.stop_awaiting(session))
+        else:
+            self.answering.on_adopted(session)
         if session.state == DRAINING:
             self._drain_soon(session)
         else:
@@ -314,6 +318,7 @@ class Daemon:
             self.log("holders_missing", session=session.id, n=session.awaited_holders)
             session.awaited_holders = 0
             self._note_holders(session)
+            self.answering.on_adopted(session)
             self._wake(session)
 
     def _wake(self, session):
@@ -368,28 +373,17 @@ class Daemon:
             self._send_blob(session)
         if total:
             session.active_at = self.loop.clock()
-            self._answer_queries(session, total)
+            self.answering.on_output(session, total)
             for cursor in list(session.cursors):
                 cursor.owner.flush()
         if answer == LET_GO and session.state == RUNNING:
             self.log("terminal_let_go", session=session.id)
         return answer
 
-    def _answer_queries(self, session, total):
-        """With no terminal attached, answer what a terminal would (C-213)."""
-        answerer = self._answerers.get(session.id)
-        if any(cursor.is_viewer for cursor in session.cursors):
-            if answerer is not None:
-                del self._answerers[session.id]
-            return
-        if answerer is None:
-            answerer = self._answerers[session.id] = QueryAnswerer()
-        end = session.ring.end_offset
-        for view in session.ring.views(max(session.ring.start_offset, end - total), total):
-            answer = answerer.answers(view)
-            if answer and not session.is_full():
-                session.enqueue(answer)
-        if session.input:
+    def _type_answer(self, session, data):
+        """What a terminal would say, from us (C-213)."""
+        if session.master >= 0 and not session.is_full():
+            session.enqueue(data)
             self.write_input(session)
 
     def write_input(self, session):
@@ -509,6 +503,7 @@ class Daemon:
         self.loop.forget(session.master)
         os.close(session.master)
         session.master = -1
+        self.answering.on_end(session)
         session.happen(DRAINED)
         self.relaunches.on_drained(session)
         self.guard.send(wire.RELEASE_TERMINAL, session=session.id)
@@ -604,7 +599,7 @@ class Daemon:
             self.unfollow(client)
         self._release_ring(session)
         self.sessions.pop(session.id, None)
-        self._answerers.pop(session.id, None)
+        self.answering.forget(session)
         self.agents.forget(session.id)
         self._remove_record(session.id)
 
@@ -830,6 +825,8 @@ class Daemon:
         """This client reads that session from its cursor on."""
         client.follow(session, cursor)
         session.add(cursor)
+        if cursor.offset < session.ring.end_offset:
+            self.answering.on_resume(session)
         self.logs.on_follow(session, cursor)
         self._note_client(cursor)
         self._note_holders(session)
@@ -889,6 +886,7 @@ class Daemon:
         at = session.ring.end_offset if session.ring else 0
         session.sizes.note(at, wanted)
         self._set_recorded_size(session)
+        self.answering.on_resized(session)
         self._send_blob(session)
         self.watchers.note_change()
         for cursor in session.cursors:
@@ -1112,11 +1110,21 @@ class Daemon:
             session = client.session
             if session.master < 0 or session.record["exit"] is not None:
                 return
-            session.enqueue(data)
-            session.typed(client.cursor)
-            self.apply_size(session)
+            data = self.answering.take_input(session, client.cursor, data)
+            self._type_input(session, client.cursor, data)
+            return
         else:
             return                          # nobody is to be typed at: a late piece of a send
+        self.write_input(session)
+
+    def _type_input(self, session, cursor, data):
+        """A client has typed that; by answers of its terminal it does not become the leader."""
+        if not data or session.master < 0:
+            return
+        session.enqueue(data)
+        if cursor in session.cursors and not is_only_replies(data):
+            session.typed(cursor)
+            self.apply_size(session)
         self.write_input(session)
 
     def is_input_full(self, client):
@@ -1148,6 +1156,7 @@ class Daemon:
         if cursor.is_viewer:
             # A human gets a fresh screen, not what is left of a megabyte.
             end = ring.end_offset
+            self.answering.on_skipped(session, end - max(start, cursor.offset))
             client.send(frames.EVENT, event="lagged", past=session.restore_facts(),
                         **{"from": cursor.offset, "to": end})
             requests.send_restore(client, session)
@@ -1290,6 +1299,7 @@ class Daemon:
         if self._has_let_go:
             return
         self._has_let_go = True
+        self.answering.release_all(self.sessions.values())
         for client in list(self.clients):
             client.close("the daemon is leaving")
         for session in self.sessions.values():
@@ -1298,6 +1308,7 @@ class Daemon:
         self.guard.leave(self.loop.stop)
 
     def _hand_over_input(self, session):
+        session.asked_from = self.answering.first_unanswered(session)
         try:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session),
                             input=session.unwritten() or None)
@@ -1359,13 +1370,14 @@ def _blob(session):
         record = dict(record, state=ENDED, relaunch=dict(relaunch_of(record), gave_up=True))
     return json.dumps({"record": record, "holders": session.noted_holders,
                        "ending": session.ending, "notice": _as_text(session.notice),
-                       "past": session.restore_facts()},
+                       "past": session.restore_facts(), "asked": session.asked_from},
                       separators=(",", ":")).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
     """(record, number of holders, what is to become of it, the notice in its output, its Past,
-    its Sizes); a blob that cannot be used costs the name, not the session."""
+    its Sizes, where a query waits for its answer); a blob that cannot be used costs the name,
+    not the session."""
     try:
         fields = json.loads(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
@@ -1373,14 +1385,19 @@ def _read_blob(id_, blob, now):
             ending = fields.get("ending")
             return (record, holders, ending if isinstance(ending, dict) else None,
                     _read_notice(fields.get("notice")), *past.read_facts(fields.get("past"),
-                                                                        record["size"]))
+                                                                        record["size"]),
+                    _read_offset(fields.get("asked")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     size = {"cols": 80, "rows": 24}
     return ({"id": id_, "name": "recovered-" + id_, "incarnation": 1, "spawn": 1, "state": RUNNING,
              "argv": [], "cwd": "/", "size": size, "created_at": now,
              "ended_at": None, "exit": None, "pid": None, "pid_start": None, "labels": {},
-             "restart": "never", "collected": False}, 0, None, None, *past.read_facts(None, size))
+             "restart": "never", "collected": False}, 0, None, None, *past.read_facts(None, size), None)
+
+
+def _read_offset(value):
+    return value if type(value) is int and value >= 0 else None
 
 
 def _as_text(notice):

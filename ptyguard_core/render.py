@@ -21,6 +21,7 @@ import re
 import unicodedata
 
 from . import glyphs, tables
+from .tables import BACKGROUND, FOREGROUND, palette_colour
 
 # Not in XML 1.0, or control characters of which a terminal might think something.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -468,23 +469,7 @@ def _cursor_sequences(cursor):
 
 # --- colours -----------------------------------------------------------------------------
 
-# xterm's, as in its XTerm-col.ad.
-PALETTE = ((0x00, 0x00, 0x00), (0xcd, 0x00, 0x00), (0x00, 0xcd, 0x00), (0xcd, 0xcd, 0x00),
-           (0x00, 0x00, 0xee), (0xcd, 0x00, 0xcd), (0x00, 0xcd, 0xcd), (0xe5, 0xe5, 0xe5),
-           (0x7f, 0x7f, 0x7f), (0xff, 0x00, 0x00), (0x00, 0xff, 0x00), (0xff, 0xff, 0x00),
-           (0x5c, 0x5c, 0xff), (0xff, 0x00, 0xff), (0x00, 0xff, 0xff), (0xff, 0xff, 0xff))
-FOREGROUND, BACKGROUND = (0xe5, 0xe5, 0xe5), (0x00, 0x00, 0x00)
 _FAINT = 0.6                                    # how much of the foreground is left
-
-
-def palette_colour(index):
-    """Colour `index` of 256: xterm's 16, the cube, the greys."""
-    if index < 16:
-        return PALETTE[index]
-    if index >= 232:
-        return (8 + 10 * (index - 232),) * 3
-    index -= 16
-    return tuple(55 + 40 * level if level else 0 for level in (index // 36, index // 6 % 6, index % 6))
 
 
 def _hex(colour):

@@ -606,7 +606,8 @@ def attach(daemon, client, fields, reply):
     is_restore = fields.get("from") == "restore"
     cursor.written = _whole(fields, "written", None, 0, cursor.offset)
     reply(session=describe(session), offset=cursor.offset, ticket=client.ticket, sends=session.sends,
-          sent_at=session.sent_at, **{"past": session.restore_facts()} if is_restore else {})
+          sent_at=session.sent_at, answered=_answered(daemon, session, fields.get("from")),
+          **{"past": session.restore_facts()} if is_restore else {})
     if is_restore:
         send_restore(client, session)
     client.send(frames.EVENT, event="live", offset=cursor.offset)
@@ -620,6 +621,13 @@ def attach(daemon, client, fields, reply):
         daemon.apply_size(session, nudge=is_again and wants_nudge)
     if fields.get("steal"):
         _send_away(daemon, session, client)
+
+
+def _answered(daemon, session, start):
+    """[start, end] of the output whose queries no terminal is to answer any more."""
+    if start == "oldest":
+        return [session.ring.start_offset, session.ring.end_offset]
+    return daemon.answering.answered(session)
 
 
 def send_restore(client, session):

@@ -166,6 +166,7 @@ class Session:
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
         self.forget_past()
         self.is_past_news = False       # it has changed since it was noted in the blob
+        self.asked_from = None          # where a query stands that a successor is to answer
         self._lines = LineFeeder()
 
     @property

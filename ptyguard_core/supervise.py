@@ -14,6 +14,7 @@ from . import guardwire as wire
 from .copies import find_program
 from .errors import Deferred, Refused, Unreachable, UsageError
 from .journal import tail
+from .queries import parse_colour
 from .verdict import REFUSE, START_DAEMON, START_GUARD, WAKE_GUARD, Found, decide, is_newer
 from .version import OURS
 
@@ -31,7 +32,11 @@ SETTINGS = {                   # environment variable -> setting of guard and da
     "PTYGUARD_KEEP_COUNT": "keep-count",
     "PTYGUARD_KEEP_DAYS": "keep-days",
     "PTYGUARD_KEEP_OUTPUT": "keep-output",
+    "PTYGUARD_FOREGROUND": "foreground",
+    "PTYGUARD_BACKGROUND": "background",
+    "PTYGUARD_CURSOR_COLOUR": "cursor-colour",
 }
+_COLOURS = ("PTYGUARD_FOREGROUND", "PTYGUARD_BACKGROUND", "PTYGUARD_CURSOR_COLOUR")
 _FRACTIONS = ("PTYGUARD_IDLE_EXIT", "PTYGUARD_KEEP_DAYS")   # the others are whole numbers
 
 # -- asking the guard --------------------------------------------------------------------
@@ -252,7 +257,11 @@ def take_lock(backend, path, purpose, deadline):
 
 def check_settings(environ):
     """Raise UsageError for a setting that no daemon could use."""
-    for variable in SETTINGS:
+    for variable in _COLOURS:
+        value = environ.get(variable)
+        if value and parse_colour(value) is None:
+            raise UsageError(f"{variable} is {value[:40]!r}", hint="it takes a colour as #rrggbb")
+    for variable in SETTINGS.keys() - set(_COLOURS):
         value = environ.get(variable) or "0"        # empty is not set
         digits = value.replace(".", "", 1) if variable in _FRACTIONS else value
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):

@@ -200,6 +200,26 @@ CURSOR_STYLES = {
     6: ("bar", False),
 }
 
+# --- colours ----------------------------------------------------------------------------
+
+# xterm's, as in its XTerm-col.ad.
+PALETTE = ((0x00, 0x00, 0x00), (0xcd, 0x00, 0x00), (0x00, 0xcd, 0x00), (0xcd, 0xcd, 0x00),
+           (0x00, 0x00, 0xee), (0xcd, 0x00, 0xcd), (0x00, 0xcd, 0xcd), (0xe5, 0xe5, 0xe5),
+           (0x7f, 0x7f, 0x7f), (0xff, 0x00, 0x00), (0x00, 0xff, 0x00), (0xff, 0xff, 0x00),
+           (0x5c, 0x5c, 0xff), (0xff, 0x00, 0xff), (0x00, 0xff, 0xff), (0xff, 0xff, 0xff))
+FOREGROUND, BACKGROUND = (0xe5, 0xe5, 0xe5), (0x00, 0x00, 0x00)
+
+
+def palette_colour(index):
+    """Colour `index` of 256: xterm's 16, the cube, the greys."""
+    if index < 16:
+        return PALETTE[index]
+    if index >= 232:
+        return (8 + 10 * (index - 232),) * 3
+    index -= 16
+    return tuple(55 + 40 * level if level else 0 for level in (index // 36, index // 6 % 6, index % 6))
+
+
 # --- SGR --------------------------------------------------------------------------------
 
 # Number: fields of Attr that become something else.

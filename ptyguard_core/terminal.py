@@ -2,15 +2,15 @@
 
 A program's output is text mixed with requests: "switch the mouse on", "who are
 you?", "use the other screen".  ptyguard stands between program and terminal and
-has to understand four things about them, no more (cells are screen.py's job):
+has to understand three things about them, no more (cells are screen.py's job, answers those
+of queries.py):
 
 1. where history that was cut anywhere may be replayed from   `safe_start`
 2. what in it would make a real terminal answer               `without_queries`
 3. which modes the program has left switched on               `Modes`
-4. what to answer when there is no terminal to ask            `QueryAnswerer`
 
 The grammar is ECMA-48 as xterm speaks it (ctlseqs.ms, "Control Sequences"), read
-with the parser of vt100.net/emu/dec_ansi_parser.  All four lean on three rules:
+with the parser of vt100.net/emu/dec_ansi_parser.  All lean on three rules:
 
 Rule 1: ESC always begins a new sequence, whatever it interrupts.  So sequences
         are found by searching for ESC; strings need not be followed to know
@@ -45,8 +45,6 @@ _INCOMPLETE = re.compile(
     rb"\x1b(?:[P\]X^_][^" + _END + rb"]*\x1b?"
     rb"|[" + _C0 + rb"]*\[[" + _C0 + rb" -?]*"
     rb"|[" + _C0 + rb" -/]*)\Z")
-
-_ESC = re.compile(rb"\x1b")
 
 # After CSI: most sequences are colours, and this passes over them in one look.
 _NO_SGR = rb"(?![0-9:;]*m)"
@@ -188,6 +186,10 @@ _MIXED = (rb"[" + _C0 + rb"]+(?:Z|\[[" + _C0 + rb" -?]*[@-~])"
 # Both begin with the literal ESC alone, for which `re` has a search as fast as memchr.
 _QUERY = re.compile(rb"\x1b(?:" + _PLAIN_QUERY + rb")")
 _QUERY_OR_MIXED = re.compile(rb"\x1b(?:" + _PLAIN_QUERY + rb"|(?P<mixed>" + _MIXED + rb"))")
+# The same as _QUERY, found faster: a look ahead passes over colours, moves and modes.
+_QUERY_FAST = re.compile(
+    rb"\x1b(?!\[(?:[0-9;:]*[@-bd-mo-su-wyz{-~]|[<-?][0-9;:]*[@-RT-bd-fh-lo-pr-tv-~]))(?:"
+    + _PLAIN_QUERY + rb")")
 _C0_BYTES = re.sub(rb"[^" + _C0 + rb"]", b"", bytes(range(256)))
 _OTHER_BYTES = re.sub(rb"[" + _C0 + rb"]", b"", bytes(range(256)))
 
@@ -221,6 +223,36 @@ def without_queries(data):
         return data
     kept.append(data[copied:])
     return b"".join(kept)
+
+
+def has_query(data):
+    """Whether a real terminal would answer something in `data`."""
+    return b"\x05" in data or _QUERY_FAST.search(data) is not None
+
+
+class QueryFilter:
+    """`without_queries` for output that comes in pieces."""
+
+    _HELD_MAX = 4096
+
+    def __init__(self):
+        self._held = b""                # an incomplete sequence
+
+    def feed(self, data):
+        """The next piece, as far as it is known what it is."""
+        data = self._held + bytes(data)
+        self._held = incomplete_tail(data, self._HELD_MAX)
+        return without_queries(data[:len(data) - len(self._held)])
+
+    @property
+    def is_holding(self):
+        """Whether the last piece ended within a sequence."""
+        return bool(self._held)
+
+    def flush(self):
+        """What is held, as it is."""
+        held, self._held = self._held, b""
+        return held
 
 
 # --- 3: the modes a program has left on ---------------------------------------------
@@ -693,40 +725,3 @@ class QueryFilter:
         if len(self._held) > _FILTER_HELD:      # nobody is to complete what is shown of it
             self._held, data = b"", data + _CAN
         return without_queries(data[:len(data) - len(self._held)])
-
-
-# --- 4: answers when nobody is there -------------------------------------------------
-
-# What is asked (after ESC) and what is answered.  The terminal described is the least
-# that today's programs expect: a VT220 (62) with colour (22), version 10 of nothing
-# known, so that nobody switches on what a particular terminal would understand, and a
-# cursor at home.  A query may be at most ANSWER_HELD bytes long.
-ANSWERS = (
-    ("da1", rb"\[0{0,4}c", b"\x1b[?62;22c"),
-    ("da2", rb"\[>0{0,4}c", b"\x1b[>1;10;0c"),      # 1: VT220
-    ("dsr", rb"\[0{0,4}5n", b"\x1b[0n"),            # 0: no malfunction
-    ("cpr", rb"\[0{0,4}6n", b"\x1b[1;1R"),
-    ("decxcpr", rb"\[\?0{0,4}6n", b"\x1b[?1;1R"),
-)
-ANSWER_HELD = 32
-
-
-class QueryAnswerer:
-    """Answers a program's queries while no terminal is attached to answer them."""
-
-    def __init__(self, table=ANSWERS):
-        """`table` has rows of name (an identifier), pattern after ESC, answer."""
-        self._query = re.compile(
-            rb"\x1b(?:" + rb"|".join(b"(?:%s)(?P<%s>)" % (query, name.encode("ascii"))
-                                     for name, query, _ in table) + rb")")
-        self._answers = {name: answer for name, _, answer in table}
-        self._held = b""                # an incomplete sequence, at most ANSWER_HELD bytes
-
-    def answers(self, data):
-        """Return the answers to the queries that this piece of output completes, in order."""
-        if self._held:
-            data = self._held + bytes(data)
-        elif _ESC.search(data) is None:
-            return b""
-        self._held = incomplete_tail(data, ANSWER_HELD)
-        return b"".join([self._answers[match.lastgroup] for match in self._query.finditer(data)])

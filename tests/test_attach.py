@@ -634,7 +634,7 @@ os.read(0, 1)
 @pytest.mark.parametrize("query, answer", [
     (r"\x1b[c", rb"\x1b\[\?[0-9;]+c"), (r"\x1b[>c", rb"\x1b\[>[0-9;]+c"),
     (r"\x1b[5n", rb"\x1b\[0n"),
-    (r"\x1b[6n", rb"\x1b\[1;1R"), (r"\x1b[?6n", rb"\x1b\[\?1;1R"),
+    (r"\x1b[6n", rb"\x1b\[2;8R"), (r"\x1b[?6n", rb"\x1b\[\?2;8R"),     # behind "asking "
     (r"\x1b[0c", rb"\x1b\[\?[0-9;]+c"),
 ])
 def test_with_nobody_attached_a_question_is_answered_as_a_terminal_would(pg, name, query, answer):

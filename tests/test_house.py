@@ -25,6 +25,9 @@ HOUSE = {
     "screen": (1, "os session"),
     "terminal": (0, "os session"),
     "past": (1, "os session"),
+    "replies": (1, "os session time"),
+    "queries": (2, "os session time"),
+    "answering": (3, "os daemon time"),
     "replay": (2, "os session"),
     "painting": (6, "daemon session socket"),
     "viewing": (5, "daemon session socket"),
@@ -105,7 +108,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
     "copies", "verdict",
-    "frames", "terminal", "past", "tree", "registry", "session", "connection", "supervise", "requests",
+    "frames", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from ptyguard_core import terminal
-from ptyguard_core.terminal import Modes, QueryAnswerer, safe_start, without_queries
+from ptyguard_core.terminal import Modes, QueryFilter, has_query, safe_start, without_queries
 
 QUERIES = [
     b"\x1b[c", b"\x1b[0c", b"\x1b[0;1c", b"\x1b[>c", b"\x1b[>0c", b"\x1b[=c", b"\x1b[=0c",
@@ -190,6 +190,26 @@ def test_removing_queries_twice_removes_no_more(data):
     assert without_queries(once) == once
 
 
+@given(anything | st.lists(st.sampled_from([b"\x1b[", b"?", b">", b"="]) | st.sampled_from(
+    [bytes([code]) for code in range(0x20, 0x7f)]), max_size=12).map(b"".join) | output)
+def test_whether_there_is_a_query_is_told_as_it_would_be_removed(data):
+    assert has_query(data) == (b"\x05" in data or terminal._QUERY.search(data) is not None)
+
+
+@pytest.mark.parametrize("query", QUERIES[:-4])
+def test_a_query_is_seen_and_what_is_none_is_not(query):
+    assert has_query(b"\x1b[1;31mtext" + query)
+    assert not any(has_query(data) for data in NO_QUERIES)
+
+
+@given(output, st.lists(st.integers(0, 200), max_size=4))
+def test_queries_are_removed_from_pieces_as_from_the_whole(data, cuts):
+    cuts = sorted({min(cut, len(data)) for cut in cuts})
+    queries = QueryFilter()
+    kept = b"".join(queries.feed(data[a:b]) for a, b in zip([0] + cuts, cuts + [len(data)]))
+    assert not has_query(kept + queries.flush()) and (cuts or kept == without_queries(data)[:len(kept)])
+
+
 no_queries = st.sampled_from([data for data in NO_QUERIES if data.strip(b"\x1b")])
 letters = st.text("abc 0;?\n").map(str.encode)
 
@@ -220,7 +240,7 @@ def test_hostile_output_is_read_in_linear_time(front, part):
     without_queries(data)
     safe_start(data)
     Modes().feed(data)
-    QueryAnswerer().answers(data)
+    QueryFilter().feed(data)
 
 
 # --- Modes ------------------------------------------------------------------------------
@@ -325,70 +345,17 @@ def test_properties_follow_the_output():
 
 
 def test_memory_stays_bounded_whatever_is_written():
-    modes, answerer = Modes(), QueryAnswerer()
+    modes, queries = Modes(), QueryFilter()
     for _ in range(2000):
         for piece in (b"\x1b[>1u", b"\x1b]0;" + b"x" * 100, b"\x1b[" + b"1;" * 300,
                       b"\x1b[?7777h", b"\x1b[" + b"9" * 60):
             modes.feed(piece)
-            answerer.answers(piece)
+            queries.feed(piece)
     kept = [len(value) for value in state(modes).values() if isinstance(value, (bytes, dict))]
     assert max(kept) <= 128
     assert len(modes.redo()) < 256
-    assert len(answerer._held) <= terminal.ANSWER_HELD
+    assert len(queries.flush()) <= 4096
 
 
 def test_every_group_of_the_pattern_has_an_act():
     assert set(terminal._MODE.groupindex) == set(Modes._ACTS)
-
-
-# --- QueryAnswerer -----------------------------------------------------------------------
-
-ANSWERED = [
-    (b"\x1b[c", b"\x1b[?62;22c"), (b"\x1b[0c", b"\x1b[?62;22c"),
-    (b"\x1b[>c", b"\x1b[>1;10;0c"), (b"\x1b[>0c", b"\x1b[>1;10;0c"),
-    (b"\x1b[5n", b"\x1b[0n"), (b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[?6n", b"\x1b[?1;1R"),
-]
-UNANSWERED = [b"", b"text", b"\x1b[m", b"\x1b[=c", b"\x1b[?6c", b"\x1b[1c", b"\x1b[15n",
-              b"\x1b[?5n", b"\x1b[\x18c"]
-
-
-@pytest.mark.parametrize("query, answer", ANSWERED)
-def test_a_query_is_answered_once_wherever_it_is_split(query, answer):
-    data = b"before" + query + b"after"
-    assert QueryAnswerer().answers(memoryview(data)) == answer
-    for at in range(len(data) + 1):
-        answerer = QueryAnswerer()
-        answers = [answerer.answers(piece) for piece in (data[:at], b"", data[at:])]
-        assert b"".join(answers) == answer
-    answerer = QueryAnswerer()
-    assert b"".join(answerer.answers(data[i:i + 1]) for i in range(len(data))) == answer
-
-
-@pytest.mark.parametrize("data", UNANSWERED)
-def test_what_is_no_query_is_not_answered(data):
-    assert QueryAnswerer().answers(data) == b""
-
-
-def test_answers_come_in_the_order_of_the_queries():
-    data = b"".join(query for query, _ in ANSWERED)
-    assert QueryAnswerer().answers(data) == b"".join(answer for _, answer in ANSWERED)
-
-
-@given(pieces)
-def test_answers_are_the_same_however_the_output_was_split(split):
-    answerer = QueryAnswerer()
-    answers = b"".join([answerer.answers(piece) for piece in split])
-    assert answers == QueryAnswerer().answers(b"".join(split))
-
-
-def test_what_is_answered_is_not_left_in_replayed_output():
-    for query, _ in ANSWERED:
-        assert without_queries(query) == b""
-
-
-def test_a_row_more_in_the_table_is_all_a_new_answer_takes():
-    row = ("background", rb"\]11;\?(?:\x07|\x1b\\)", b"\x1b]11;rgb:0000/0000/0000\x1b\\")
-    query = b"\x1b]11;?\x1b\\"
-    for at in range(len(query) + 1):
-        answerer = QueryAnswerer(terminal.ANSWERS + (row,))
-        assert answerer.answers(query[:at]) + answerer.answers(query[at:]) == row[2]
