@@ -231,17 +231,19 @@ def has_query(data):
 
 
 class QueryFilter:
-    """`without_queries` for output that comes in pieces."""
+    """`without_queries` for output that comes in pieces: a query may be cut anywhere."""
 
-    _HELD_MAX = 4096
+    HELD_MAX = 256 * 1024       # of an unfinished sequence: pictures are that long
 
     def __init__(self):
         self._held = b""                # an incomplete sequence
 
     def feed(self, data):
-        """The next piece, as far as it is known what it is."""
+        """What of this piece, and of what was held, is known to be none."""
         data = self._held + bytes(data)
-        self._held = incomplete_tail(data, self._HELD_MAX)
+        self._held = incomplete_tail(data, len(data))
+        if len(self._held) > self.HELD_MAX:         # nobody is to complete what is shown of it
+            self._held, data = b"", data + _CAN
         return without_queries(data[:len(data) - len(self._held)])
 
     @property
@@ -705,23 +707,3 @@ class TitleFinder:
             self._unseen.clear()        # all of it is older
         if is_newest:
             self._seen_to -= len(incomplete_tail(data, _TITLE_BYTES_MAX))
-
-
-# --- 2, in pieces ------------------------------------------------------------------------
-
-_FILTER_HELD = 256 * 1024       # of an unfinished sequence: pictures are that long
-
-
-class QueryFilter:
-    """`without_queries` for output that comes in pieces: a query may be cut anywhere."""
-
-    def __init__(self):
-        self._held = b""                # an incomplete sequence
-
-    def feed(self, data):
-        """What of this piece, and of what was held, may be shown."""
-        data = self._held + bytes(data)
-        self._held = incomplete_tail(data, len(data))
-        if len(self._held) > _FILTER_HELD:      # nobody is to complete what is shown of it
-            self._held, data = b"", data + _CAN
-        return without_queries(data[:len(data) - len(self._held)])

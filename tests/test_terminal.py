@@ -354,7 +354,7 @@ def test_memory_stays_bounded_whatever_is_written():
     kept = [len(value) for value in state(modes).values() if isinstance(value, (bytes, dict))]
     assert max(kept) <= 128
     assert len(modes.redo()) < 256
-    assert len(queries.flush()) <= 4096
+    assert len(queries.flush()) <= QueryFilter.HELD_MAX
 
 
 def test_every_group_of_the_pattern_has_an_act():
