@@ -17,7 +17,8 @@ Its books, in the directory NOTES, K being 1 for the first child of that TAG, 2 
     TAG.K.err      what Python had to say; nothing, one hopes
 
 So its output is known to the byte, and to one write if it is killed.  No byte is 0xFF (the
-one that a killed daemon may lose) or begins a terminal sequence (a client may act on those).
+one that a killed daemon may lose), asks the terminal who it is (0x05, which who only watches is
+not shown) or begins a terminal sequence (a client may act on those).
 """
 
 import json
@@ -32,7 +33,7 @@ import time
 import zlib
 
 TEXT = bytes(range(0x20, 0x7f))
-ANY = bytes(set(range(0x100)) - set(range(0x80, 0xa0)) - {0x0a, 0x0e, 0x0f, 0x1b, 0xff})
+ANY = bytes(set(range(0x100)) - set(range(0x80, 0xa0)) - {0x05, 0x0a, 0x0e, 0x0f, 0x1b, 0xff})
 REST_S = 0.7
 HANGUP_STATUS = 9
 
