@@ -25,7 +25,7 @@ def mirror(pg):
 
 def attached(pg, session, *words, **options):
     terminal = pg.attach(session, *words, **options)
-    terminal.expect(rb"ready\n")
+    terminal.expect(rb"ready")
     return terminal
 
 
