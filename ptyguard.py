@@ -879,7 +879,8 @@ class _Call:
         """(exit status, facts for --json)."""
         from ptyguard_core.report import LIVING
         target = "@" + facts["id"]
-        told = {"name": facts["name"], "exit": None, "matched": None, "matches": [], "timed_out": False}
+        told = {"name": facts["name"], "exit": None if facts["state"] in LIVING else facts["exit"],
+                "matched": None, "matches": [], "timed_out": False}
         has_conditions = bool(for_ or screen or self.get("idle") is not None)
         try:
             if has_conditions:
@@ -911,7 +912,7 @@ class _Call:
                     waiting.wait_for_texts(channel, target, texts, patience, self._since(facts))
             if looks or self.get("idle") is not None:
                 ended = self._wait_for_now(target, looks, patience)
-                told["exit"] = ended and ended["exit"]
+                told["exit"] = ended["exit"] if ended else told["exit"]
             if self.get("idle") is not None:
                 silences.append(conditions.described_silence())
         except TimedOut as error:

@@ -1038,10 +1038,10 @@ def all_verbs():
     words = {"info": ["x"], "has": ["x"], "send": ["x", "y"], "log": ["x"], "wait": ["x"],
              "kill": ["x"], "key": ["x", "y"], "new": ["-d"], "rename": ["x", "y"], "restart": ["x"],
              "rm": ["x"], "reconcile": ["--live", "x"], "resize": ["x", "80x24"], "ensure": ["x"],
-             "attach": ["x"],
+             "attach": ["x"], "record": ["x", "y.cast"],
              "detach": ["x"],
              "run": ["--", "true"]}
-    quiet = ("help", "version", "completion")       # they need no directory
+    quiet = ("help", "version", "completion", "play", "export")     # they need no directory
     return [verb.split() + words.get(verb, []) for verb in VERBS if verb not in quiet]
 
 

@@ -191,7 +191,7 @@ WRONG = {
     "incarnation": [], "spawn": "1", "boot_id": 5, "pid": 0, "pid_start": {},
     "argv": ["a", 1], "cwd": ["/"], "size": {"cols": 80}, "exit": {"code": "0"},
     "labels": {"a": 1}, "restart": 1, "collected": 1, "ttl": "60", "size_policy": 1, "markers": [1],
-    "log": {"path": "/out", "base": "0"},
+    "log": {"path": "/out", "base": "0"}, "recording": {"path": 5},
     "kill_pending": {"since": 1.0, "tried_at": 1.0, "survivors": [[0, 5]]},
     "relaunch": {"attempts": -1},
 }
