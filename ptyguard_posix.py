@@ -1265,11 +1265,13 @@ def run_within(timeout_s, act):
 
     before = signal.signal(signal.SIGALRM, late)
     try:
-        # 0 would be never.
-        signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
-        return act()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            # 0 would be never.
+            signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
+            return act()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:                            # also if it came while that was switched off
         signal.signal(signal.SIGALRM, before)
 
 

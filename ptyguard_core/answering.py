@@ -25,7 +25,9 @@ from .replies import REST_S, ReplyFilter
 
 SLICE_BYTES = 16 * 1024     # a turn ...
 SLICE_S = 0.005             # ... or for so long
-PIECE_BYTES = 512           # of which the worst that there is takes as long as a slice
+PIECE_BYTES = 512           # of which the worst that there is takes as long as a slice ...
+PIECE_CELLS = 2048          # ... on a screen of that size; of larger ones it is less
+SCREEN_CELLS_MAX = 64 * 1024    # one of 512 x 128; of a larger terminal a part is made
 WAITING_MAX = 1024          # queries of one session ...
 WAITING_BYTES = 64 * 1024   # ... or so much of them: of a program that reads no answer
 SCREENS_MAX = 16            # kept for who has asked lately ...
@@ -36,7 +38,8 @@ HISTORY_LINES = 200         # they come back when a screen grows, and move the c
 def replay_of(session):
     """The screen of a session, as far back as its output is kept, with nothing of that shown."""
     facts = session.restore_facts()
-    return Replay(dict(facts, offset=max(facts["offset"], session.ring.start_offset)), HISTORY_LINES)
+    return Replay(dict(facts, offset=max(facts["offset"], session.ring.start_offset)), HISTORY_LINES,
+                  SCREEN_CELLS_MAX)
 
 
 class Questions:
@@ -94,7 +97,8 @@ class Questions:
         left = SLICE_BYTES
         answers = [self.take_answers()]
         while self._waiting and left > 0 and clock() < deadline:
-            count = min(PIECE_BYTES, self._waiting[0].end - self.replay.offset, left)
+            piece = max(4, PIECE_BYTES * PIECE_CELLS // max(PIECE_CELLS, self.cells))
+            count = min(piece, self._waiting[0].end - self.replay.offset, left)
             try:
                 self.replay.feed(ring.read(self.replay.offset, count))
             except OutputGap:
@@ -159,9 +163,10 @@ class Answering:
         if begin < ring.end_offset:
             self._find(session, ring.end_offset - begin)
 
-    def on_skipped(self, session, count):
-        """The last `count` bytes will not be shown to the terminal of a client that was too slow."""
-        if len(_viewers(session)) == 1:
+    def on_skipped(self, session, cursor, count):
+        """The last `count` bytes will not be shown to the terminal of a client that was too slow:
+        if its answers would have counted, ours do."""
+        if cursor.may_type and (cursor is session.leader or _viewers(session) == [cursor]):
             self._find(session, count)
 
     def _find(self, session, count):

@@ -27,7 +27,6 @@ from .sending import paste_input, send_input, send_keys
 from .starting import start_fields
 from .supervise import START_LIMIT_S
 from .upgrading import consider
-
 from .waiting import wait_for, wait_idle, wait_screen
 
 TYPE_CHECKING = False

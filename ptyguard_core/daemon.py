@@ -824,7 +824,10 @@ class Daemon:
     def follow(self, client, session, cursor):
         """This client reads that session from its cursor on."""
         client.follow(session, cursor)
+        was_awaiting = session.awaited_holders
         session.add(cursor)
+        if was_awaiting and not session.awaited_holders:
+            self.answering.on_adopted(session)
         if cursor.offset < session.ring.end_offset:
             self.answering.on_resume(session)
         self.logs.on_follow(session, cursor)
@@ -1156,7 +1159,7 @@ class Daemon:
         if cursor.is_viewer:
             # A human gets a fresh screen, not what is left of a megabyte.
             end = ring.end_offset
-            self.answering.on_skipped(session, end - max(start, cursor.offset))
+            self.answering.on_skipped(session, cursor, end - max(start, cursor.offset))
             client.send(frames.EVENT, event="lagged", past=session.restore_facts(),
                         **{"from": cursor.offset, "to": end})
             requests.send_restore(client, session)

@@ -42,12 +42,6 @@ _POWERLINE = {0xE0B0: ("slope", [(0, 0), (8, 4), (0, 8)]), 0xE0B1: ("stroke", [(
 _BRAILLE = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 
 
-def is_drawn(char):
-    """Is it one of those?"""
-    return len(char) == 1 and (
-        0x2500 <= ord(char) <= 0x259F or 0x2800 <= ord(char) <= 0x28FF or ord(char) in _POWERLINE)
-
-
 def number(value):
     """A coordinate as short as it can be written."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")

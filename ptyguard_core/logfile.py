@@ -79,8 +79,12 @@ def append(fd, data):
 
 def find_end(fd):
     """`record.find_end` of an open file; CannotWrite for what is no recording to go on with."""
+    def read(offset, count):
+        os.lseek(fd, offset, os.SEEK_SET)       # Windows has no pread
+        return os.read(fd, count)
+
     try:
-        return record.find_end(lambda offset, count: os.pread(fd, count, offset), size_of(fd))
+        return record.find_end(read, size_of(fd))
     except record.BadRecording as error:
         raise CannotWrite(str(error)) from None
     except OSError as error:

@@ -303,7 +303,7 @@ class LogKeeper:
         if offset is None:
             offset = resume_at(log.get("base"), size, session.ring.end_offset)
         log["base"] = size - offset
-        log["missed"] = log.get("missed", 0) + missed
+        log["missed"] = (log.get("missed") or 0) + missed
         if missed:
             self._log("log_output_missed", session=session.id, bytes=missed)
         self._owner.on_log_changed(session)
@@ -314,7 +314,7 @@ class LogKeeper:
         self._writer_of(client, session, RECORDING)
         recording = session.record[RECORDING]
         if offset > (recording.get("missed_to") or 0):
-            recording.update(missed=recording.get("missed", 0) + count, missed_to=offset)
+            recording.update(missed=(recording.get("missed") or 0) + count, missed_to=offset)
             self._log("recording_output_missed", session=session.id, bytes=count)
             self._owner.on_log_changed(session)
 

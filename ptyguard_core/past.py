@@ -13,7 +13,7 @@ Rule 3: it keeps ahead of what is overwritten, so far that what it found is with
         before the output is gone; after a kill -9 the next daemon goes on from there.
 
 After such a death the output between the last change that was noted and the oldest kept byte
-is known to have changed nothing.  What was set and put back within it is looked at in part;
+is known to have changed nothing.  Not handled: titles that are pushed and popped.  What was set and put back within it is looked at in part;
 only a pushed keyboard mode (kitty) could be popped once too often by that.
 """
 
@@ -22,13 +22,13 @@ import re
 from .terminal import NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at
 
 RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
-LEAD_PART = 8                  # of the ring: as much as is read in one turn, and more (rule 3)
+LEAD_PART = 8                  # of the ring, and a read at least: a turn ends with what is news (rule 3)
 PIECE_PART = 16                # of the ring: what is looked at in one go
 SEQUENCE_MAX = 4096            # a longer one is not waited for; screen.py ignores those of that length
 SIZES_MAX = 64                 # changes of size that are remembered: a window being dragged
 
 # Icon and title (OSC 0), icon (1), title (2), directory (7).
-_STRING = re.compile(rb"\x1b\]0*([0127]);([^\x07\x18\x1a\x1b]{0,1024})(?:\x07|\x1b\\)")
+_STRING = re.compile(rb"\x1b\]0*([0127]);([^\x07\x18\x1a\x1b]{0,4096})(?:\x07|\x1b\\)")
 _SETS = {b"0": (b"1", b"2"), b"1": (b"1",), b"2": (b"2",), b"7": (b"7",)}
 
 
@@ -41,6 +41,7 @@ class Past:
         self._strings = {}              # of _SETS: the body
         self._inside = b""              # the beginning of a string that goes on at `offset`
         self._take(sequences)
+        self.offset = offset            # they are no output
 
     @property
     def sequences(self):
@@ -78,9 +79,11 @@ class Past:
         """Go on after a daemon that died: what is gone has set nothing that was not noted."""
         if self.offset > ring.end_offset:           # that was another ring
             self.__init__()
-        if self.offset < ring.start_offset:
+        # All before that had been looked at, but for what the daemon was killed at.
+        looked_to = max(ring.start_offset, ring.end_offset - _span(ring) - ring.window_bytes)
+        if self.offset < looked_to:
             self._inside = b""
-            self.offset = ring.start_offset
+            self.offset = looked_to
             self.offset += safe_start(ring.read(self.offset, 2 * NEWLINE_WINDOW))
 
     def _take(self, data, least=0):
@@ -102,7 +105,8 @@ class Past:
 
 def _span(ring):
     """How much output there may be that has not been looked at."""
-    return min(ring.capacity - ring.window_bytes - ring.capacity // LEAD_PART, RESTORE_BYTES)
+    lead = max(ring.window_bytes, ring.capacity // LEAD_PART)
+    return min(ring.capacity - ring.window_bytes - lead, RESTORE_BYTES)
 
 
 def _boundary(data, least):

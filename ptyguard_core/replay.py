@@ -14,20 +14,21 @@ CELLS_MAX = 1 << 20            # a screen of 1024 x 1024; of a larger one a part
 HISTORY_CELLS_MAX = 1 << 22    # 50,000 lines of 80: some 70 MB
 
 
-def capped(size):
+def capped(size, cells_max=CELLS_MAX):
     """The part of so large a terminal that is made: (columns, rows)."""
     cols = max(1, min(size[0], COLUMNS_MAX))
-    return cols, max(1, min(size[1], CELLS_MAX // cols))
+    return cols, max(1, min(size[1], cells_max // cols))
 
 
 class Replay:
     """`screen` after all output up to `offset`."""
 
-    def __init__(self, past, history_max=1000):
+    def __init__(self, past, history_max=1000, cells_max=CELLS_MAX):
         """`past` as above; `history_max`: lines that are kept of what leaves the screen."""
+        self._cells_max = cells_max
         self.offset = past["offset"]
         sizes = [tuple(entry) for entry in past["sizes"]]
-        size = capped(sizes[0][1:])
+        size = capped(sizes[0][1:], cells_max)
         self.screen = Screen(size, min(history_max, HISTORY_CELLS_MAX // size[0]))
         self.screen.feed(past["sequences"].encode("latin-1"))
         self._changes = deque()
@@ -59,6 +60,6 @@ class Replay:
         """The terminal has this size from `offset` on, or from here."""
         if offset is None or offset <= self.offset and not self._changes:
             self._changes.clear()
-            self.screen.resize(capped(size))
+            self.screen.resize(capped(size, self._cells_max))
         else:
-            self._changes.append((offset, capped(size)))
+            self._changes.append((offset, capped(size, self._cells_max)))

@@ -170,6 +170,7 @@ class Restarts:
             if session.ring is None:
                 record["incarnation"] += 1
                 session.forget_past()
+                self._daemon.answering.forget(session)
                 self._daemon.spawn(session, request)
             else:
                 self._daemon.ask_guard_to_spawn(

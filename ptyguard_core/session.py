@@ -117,7 +117,6 @@ class Cursor:
         self.kills_on_hangup = False    # its going without a word ends the session ...
         self.removes_on_hangup = False  # ... and has it forgotten
 
-
     @property
     def held_from(self):
         """What it holds is kept from here on: what was sent may die with who was to write it."""
@@ -283,6 +282,8 @@ class Session:
                 ring.commit(count)
                 total += count
                 room -= count
+                if self.is_past_news:       # to be with the guard before more is overwritten
+                    break
             reads -= 1
         if count == LET_GO:
             self.has_let_go = True
@@ -343,12 +344,12 @@ class Session:
             # A small ring has less than that to give: who is half-way through is no stall.
             step = min(PROGRESS_BYTES, allowance // 2)
             needed, limit_s = (step, PROGRESS_S) if cursor.hold == LEADER else (1, cursor.hold)
-            behind = self.ring.end_offset - cursor.offset
+            behind = self.ring.end_offset - cursor.held_from
             if behind <= allowance - step:
                 cursor.mark = None
                 continue
-            if cursor.mark is None or cursor.offset - cursor.mark[0] >= needed:
-                cursor.mark = (cursor.offset, now)
+            if cursor.mark is None or cursor.held_from - cursor.mark[0] >= needed:
+                cursor.mark = (cursor.held_from, now)
             elif now - cursor.mark[1] >= limit_s:
                 cursor.mark = None
                 lagging.append(cursor)

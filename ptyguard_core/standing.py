@@ -7,6 +7,7 @@ tables.py), and text, colours and the cursor, by far the most of any output, cos
 
 import re
 
+from .past import sequences_told
 from .screen import Screen
 
 _SEQUENCE_MAX = 4200            # bytes of what may be cut by the end of a piece
@@ -74,8 +75,7 @@ def look(channel, session, own_host):
         return told
     standing = Standing()
     ok, data = channel.read(target="@" + session["id"], past=True)
-    if "past" in ok:
-        standing.feed(ok["past"]["sequences"].encode("latin-1"))
+    standing.feed(sequences_told(ok))
     standing.feed(data)
     if session["ended_at"] is None:
         told["modes"] = standing.modes

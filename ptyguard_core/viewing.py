@@ -14,7 +14,8 @@ from .replay import Replay
 from .terminal import safe_start
 
 HISTORY_LINES = 1000           # what a Screen keeps of what leaves it at the top
-STEP_BYTES = 32 * 1024
+STEP_BYTES = 32 * 1024         # of spite, half a second's worth ...
+STEP_CELLS = 2048              # ... on a screen of that size; of larger ones it is less
 
 
 def take(channel, target, history_max=HISTORY_LINES, timeout_s=None):
@@ -47,8 +48,10 @@ class Making:
 
     def step(self):
         """Feed the next piece; whether that was the last."""
-        self.replay.feed(self._rest[:STEP_BYTES])
-        self._rest = self._rest[STEP_BYTES:]
+        cols, rows = self.replay.screen.size
+        count = max(64, STEP_BYTES * STEP_CELLS // max(STEP_CELLS, cols * rows))
+        self.replay.feed(self._rest[:count])
+        self._rest = self._rest[count:]
         return not self._rest
 
 

@@ -205,12 +205,21 @@ def test_screens_of_those_who_have_not_asked_for_long_are_given_up(house):
 def test_few_large_screens_are_kept(house):
     sessions = [house.session(f"s{n}", 64 * 1024) for n in range(8)]
     for session in sessions:
-        session.sizes.note(0, (300, 300))
+        session.sizes.note(0, (256, 256))
         house.write(session, b"\x1b[999;999H\x1b[6n")
         house.settle()
-        assert house.answers[session.id] == b"\x1b[300;300R"
+        assert house.answers[session.id] == b"\x1b[256;256R"
         assert sum(each.cells for each in house.answering._questions.values()) <= answering.CELLS_MAX
-    assert list(house.answering._questions) == ["s6", "s7"]
+    assert list(house.answering._questions) == ["s4", "s5", "s6", "s7"]
+
+
+def test_of_a_gigantic_terminal_a_part_is_made(house):
+    session = house.session("wide", 64 * 1024)
+    session.sizes.note(0, (4000, 250))
+    house.write(session, b"\x1b#8" * 40 + b"\x1b[3;2000H\x1b[6n")
+    house.settle()
+    assert house.answers["wide"] == b"\x1b[3;2000R"
+    assert house.answering._questions["wide"].cells <= answering.SCREEN_CELLS_MAX
 
 
 def test_of_very_many_who_ask_at_once_only_some_have_a_screen_at_a_time(house):
@@ -331,12 +340,21 @@ def test_a_successor_answers_nothing_of_what_was_counted(house):
 
 def test_what_a_slow_client_is_not_shown_any_more_is_answered_here(house):
     session = house.session()
-    house.view(session)
+    first = house.view(session)
     house.write(session, b"\x1b[c" + b"x" * 1000)
-    house.answering.on_skipped(session, 1003)
+    house.answering.on_skipped(session, first, 1003)
     assert house.answers["k3"] == b"\x1b[?62;22c"
+    house.view(session)                                     # the leader now, and shown it
+    house.answering.on_skipped(session, first, 1003)
+    assert house.answers["k3"] == b"\x1b[?62;22c"
+
+
+def test_what_the_leader_of_two_is_not_shown_is_answered_here_for_the_others_answer_does_not_count(house):
+    session = house.session()
     house.view(session)
-    house.answering.on_skipped(session, 1003)               # the other terminal was shown it
+    leader = house.view(session)
+    house.write(session, b"\x1b[c" + b"x" * 1000)
+    house.answering.on_skipped(session, leader, 1003)
     assert house.answers["k3"] == b"\x1b[?62;22c"
 
 

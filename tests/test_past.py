@@ -109,6 +109,28 @@ def test_it_looks_at_any_bytes_and_gets_ahead(one, other):
     assert (again.offset, again.sequences) == (past.offset, past.sequences)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(*OUTPUTS))
+def test_what_was_noted_is_taken_up_as_it_was_over_any_number_of_deaths(output):
+    ring, past = new_ring(), Past()
+    pump(ring, past, output + TEXT * 150)
+    assert past.offset > 0
+    again = past
+    for _ in range(3):
+        again, _ = read_facts(json.loads(json.dumps(told_facts(again, Sizes((0, 80, 24))))), SIZE)
+        again.adopt(ring)
+        assert (again.offset, again.sequences) == (past.offset, past.sequences)
+
+
+def test_of_a_large_ring_no_more_than_a_terminal_needs_is_replayed_after_a_death_either():
+    ring, past = new_ring(4 * RESTORE_BYTES), Past()
+    noted = told_facts(past, Sizes((0, 80, 24)))        # nothing was ever news
+    pump(ring, past, TEXT * (3 * RESTORE_BYTES // len(TEXT)), 16384)
+    past, _ = read_facts(noted, SIZE)
+    past.adopt(ring)
+    assert RESTORE_BYTES // 2 < len(rest(ring, past)) < RESTORE_BYTES + 64 * 1024
+
+
 def test_output_is_replayed_from_a_line_when_there_are_lines():
     ring, past = new_ring(), Past()
     pump(ring, past, b"".join(b"line %d\r\n" % number for number in range(20000)))

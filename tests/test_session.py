@@ -332,6 +332,18 @@ def test_log_f_holds_until_its_time_without_any_progress_has_passed():
     assert last < traffic.lagged[cursor] <= last + 60
 
 
+def test_a_recorder_that_has_been_sent_all_and_writes_nothing_holds_for_its_time_only():
+    # What lay in its socket counted as taken, and it held for ever.
+    traffic = Traffic()
+    cursor = reader(traffic.session, 2.0)
+    cursor.written = 0
+    traffic.fill()
+    cursor.offset = traffic.session.ring.end_offset
+    before = traffic.now
+    traffic.pass_until(traffic.now + 10)
+    assert before < traffic.lagged[cursor] <= before + 4
+
+
 def test_the_one_that_holds_is_judged_not_the_ones_that_do_not():
     traffic = Traffic()
     fast, slow = reader(traffic.session, 60.0), leading(traffic.session)

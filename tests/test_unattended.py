@@ -112,9 +112,11 @@ def test_queries_from_before_a_killed_daemon_see_the_same_screen(world, pg, name
     assert ask(session, r"\x1b[5;6Habc\x1b[6n") == b"\x1b[5;9R"
 
 
-def test_a_query_that_waits_for_its_screen_when_the_daemon_is_replaced_is_answered_by_the_next(world, pg, name):
+@pytest.mark.parametrize("is_held", [False, True], ids=["nobody", "a run that comes back"])
+def test_a_query_that_waits_for_its_screen_when_the_daemon_is_replaced_is_answered_by_the_next(
+        world, pg, name, is_held):
     # Inserting and deleting lines is dear: that screen takes seconds.
-    session = pg.start([sys.executable, "-I", "-S", "-c", ASKER.replace(
+    argv = [sys.executable, "-I", "-S", "-c", ASKER.replace(
         'os.write(1, b"ready', """
 dear = b"\\x1b[L\\x1b[M\\x1b[@" * 30000
 while dear:
@@ -123,7 +125,14 @@ os.write(1, b"\\x1b[2J\\x1b[7;7Hx\\x1b[6n\\x1b[5n")
 answers = b""
 while not answers.endswith(b"n"):
     answers += os.read(0, 1)
-os.write(1, b"told " + answers.hex().encode() + b";ready""")], name)
+os.write(1, b"told " + answers.hex().encode() + b";ready""")]
+    if is_held:
+        run = world.popen("run", "-n", name, "--", *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        world.sink(run.stdout)
+        wait_until(lambda: name in {each.name for each in pg.sessions()}, "the session")
+        session = pg.session(name)
+    else:
+        session = pg.start(argv, name)
     wait_until(lambda: session.info()["offsets"]["end"] >= 270000 + 18, "all of its output")
     world.run("daemon", "restart", check=0)
     found = session.wait_for(rb"told ([0-9a-f]+);ready", LIMIT_S, raw=True)
