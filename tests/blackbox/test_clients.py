@@ -126,7 +126,7 @@ def test_zero_by_zero_is_no_size(pg, name):
 def test_exit_ends_the_shell_the_session_and_every_client(pg, name):
     pg.run("start", "-n", name, "--env", "PS1=prompt> ", "--unset", "ENV", "--", "sh", "-i", code=0)
     one, two = pg.attach(name), pg.attach(name)
-    sees(one, two, text=rb"prompt> ")
+    sees(one, two, text=rb"prompt>")
     one.type(b"exit\n")
     assert (one.wait(), two.wait()) == (0, 0)
     assert b"[ended: exit 0]" in one.output and b"[ended: exit 0]" in two.output

@@ -25,6 +25,7 @@ def mirror(pg):
 
 def attached(pg, session, *words, **options):
     terminal = pg.attach(session, *words, **options)
+    pg.run("send", session, "ready", code=0)            # what is on its screen depends on the test before
     terminal.expect(rb"ready")
     return terminal
 
