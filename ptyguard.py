@@ -629,11 +629,15 @@ class _Call:
         lines = self.get("history", 0)
         with self.client.open_channel("screen") as channel:
             session = channel.request("resolve", **self._first_target())["session"]
-            session, replay = viewing.take(channel, "@" + session["id"], lines)
+            session, replay = viewing.look(channel, "@" + session["id"], lines)
+        is_whole = replay.screen.is_whole
+        if not is_whole:
+            self.say(f"parts of this screen were painted before offset {session['offsets']['start']}, the oldest "
+                     "output that is kept: what they show is not known")
         drawn = render.FORMATS[form](replay.screen, lines)
         if form == "json":
             drawn = _as_json(name=session["name"], id=session["id"], state=session["state"],
-                             offset=replay.offset, **drawn) + "\n"
+                             offset=replay.offset, is_whole=is_whole, **drawn) + "\n"
         _write_out(drawn if isinstance(drawn, bytes) else drawn.encode("utf-8", "replace"))
 
     def log(self):

@@ -341,9 +341,11 @@ class Attachment:
         if self._restored_lines is not None and not self._is_painted:
             picture = tail_painted(told, data, self._offset, self._restored_lines)
         else:
-            picture = painted(told, data, self._offset, self._backend.terminal_size(1),
-                              not self._is_painted)
-        self._write(picture or b"")
+            picture, is_whole = painted(told, data, self._offset, self._backend.terminal_size(1),
+                                        not self._is_painted)
+            if not is_whole and self._read_only:        # else our coming makes the program paint
+                self._ask("repaint", target="@" + self._session["id"])
+        self._write(picture)
         self._is_painted = True
 
     def _hear_lagged(self, event):

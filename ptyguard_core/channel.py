@@ -38,7 +38,7 @@ REPEAT_PAUSE_S = 0.5           # between those, after the first ten
 
 # Asking these twice is asking them once: `start`, because the client chooses the id;
 # `attach`, because it belongs to the connection.
-REPEATABLE = frozenset(("ls", "watch", "info", "status", "resolve", "start", "attach", "read", "resize",
+REPEATABLE = frozenset(("ls", "watch", "info", "status", "resolve", "start", "attach", "read", "resize", "repaint",
                         "wait", "collect", "kill", "detach", "own", "reconcile", "log_at",
                         "log_error", "log_done", "recording"))
 

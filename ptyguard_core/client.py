@@ -242,9 +242,9 @@ class Session:
         It is a picture: call again for the next.  Raises PtyguardError when the output of an
         ended session is not kept any more.
         """
-        from .viewing import take
+        from .viewing import look
         with self._client.open_channel("screen") as channel:
-            self.facts, replay = take(channel, self._target, history, timeout_s)
+            self.facts, replay = look(channel, self._target, history, timeout_s)
         return replay.screen
 
     # -- typing --------------------------------------------------------------------------

@@ -874,8 +874,14 @@ class Daemon:
         before = (session.record["size"]["cols"], session.record["size"]["rows"])
         if wanted != before:
             self.set_size(session, wanted)
-        elif nudge and wanted[1] > 1:
-            self.backend.resize_terminal(session.master, (wanted[0], wanted[1] - 1))
+        elif nudge:
+            self.nudge(session)
+
+    def nudge(self, session):
+        """Have its program paint: one row less, and back, of which it is told twice."""
+        size = session.record["size"]
+        if session.master >= 0 and size["rows"] > 1:
+            self.backend.resize_terminal(session.master, (size["cols"], size["rows"] - 1))
             self.loop.after(NUDGE_S, lambda: self._set_recorded_size(session))
 
     def _set_recorded_size(self, session):
@@ -1373,7 +1379,7 @@ def _blob(session):
         record = dict(record, state=ENDED, relaunch=dict(relaunch_of(record), gave_up=True))
     return json.dumps({"record": record, "holders": session.noted_holders,
                        "ending": session.ending, "notice": _as_text(session.notice),
-                       "past": session.restore_facts(), "asked": session.asked_from},
+                       "past": past.told_facts(session.past, session.sizes), "asked": session.asked_from},
                       separators=(",", ":")).encode("ascii")
 
 

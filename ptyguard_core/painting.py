@@ -12,7 +12,7 @@ from .past import sequences_told
 from .render import render_ansi
 from .replay import capped
 from .terminal import Modes, safe_start, unfinished_at, without_queries
-from .viewing import HISTORY_LINES, Making, replayed
+from .viewing import HISTORY_LINES, Making, ask_to_repaint, replayed
 
 PAINTED_BYTES_MAX = 128 * 1024      # of output as it came; more than a terminal scrolls back
 MAKING_LIMIT_S = 3.0                # keys wait for it; only garbage takes as long
@@ -21,29 +21,31 @@ _CAN = b"\x18"                      # ends whatever sequence was cut (ECMA-48 8.
 
 
 def painted(told, data, end_offset, size, is_new=True, clock=time.monotonic):
-    """What makes a terminal of `size` show the screen after `data`, which ends at `end_offset`.
+    """(what makes a terminal of `size` show the screen after `data`, which ends at `end_offset`;
+    whether the whole of it is known).
 
     `told` by the daemon: `past` and `session`.  `is_new`: it shows something else so far, which
     goes into its scrollback with our history; else it has shown this session, up to anywhere.
-    None when there is nothing to show.  A screen that takes too long to make is not waited for:
+    Nothing when there is nothing to show.  A screen that takes too long to make is not waited for:
     then the tail of the output has to do.
     """
     if not (data or sequences_told(told)):
-        return None
+        return b"", True
     making = Making(told, data, end_offset, HISTORY_LINES if is_new else 0)
     limit = clock() + MAKING_LIMIT_S
     while not making.step():
         if clock() >= limit:
-            return (b"" if is_new else _CAN) + tail_painted(told, data, end_offset)
+            return (b"" if is_new else _CAN) + tail_painted(told, data, end_offset), False
     screen = making.replay.screen
+    is_whole = screen.is_whole
     if size is not None:
         screen.resize(capped(size))
     main, shown = screen.keyboard_stacks
     if not is_new:
-        return _CAN + render_ansi(screen)
+        return _CAN + render_ansi(screen), is_whole
     room = b"\x1b[9999;1H" + b"\n" * screen.size[1]
-    return room + (_pushed(main) if screen.is_alternate else b"") + render_ansi(screen, HISTORY_LINES) \
-        + _pushed(shown)
+    return (room + (_pushed(main) if screen.is_alternate else b"") + render_ansi(screen, HISTORY_LINES)
+            + _pushed(shown)), is_whole
 
 
 def first_paint(channel, target):
@@ -55,6 +57,8 @@ def first_paint(channel, target):
     cut = unfinished_at(data)
     data = data[:len(data) - _unfinished_character(data) if cut is None else cut]
     replay = replayed(told, data, told["offset"] + len(data), 0)
+    if not replay.screen.is_whole:
+        ask_to_repaint(channel, target)     # which comes behind that, too
     return replay.offset, replay.screen.size, render_ansi(replay.screen)
 
 

@@ -22,7 +22,6 @@ import re
 from .terminal import NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at
 
 RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
-LEAD_PART = 8                  # of the ring, and a read at least: a turn ends with what is news (rule 3)
 PIECE_PART = 16                # of the ring: what is looked at in one go
 SEQUENCE_MAX = 4096            # a longer one is not waited for; screen.py ignores those of that length
 SIZES_MAX = 64                 # changes of size that are remembered: a window being dragged
@@ -39,9 +38,10 @@ class Past:
         self.offset = offset
         self._modes = Modes()
         self._strings = {}              # of _SETS: the body
-        self._inside = b""              # the beginning of a string that goes on at `offset`
-        self._take(sequences)
-        self.offset = offset            # they are no output
+        at = unfinished_at(sequences)
+        # The beginning of a string that goes on at `offset`.
+        self._inside = b"" if at is None else sequences[at:]
+        self._note(sequences[:at])
 
     @property
     def sequences(self):
@@ -83,8 +83,12 @@ class Past:
         looked_to = max(ring.start_offset, ring.end_offset - _span(ring) - ring.window_bytes)
         if self.offset < looked_to:
             self._inside = b""
-            self.offset = looked_to
-            self.offset += safe_start(ring.read(self.offset, 2 * NEWLINE_WINDOW))
+            data = ring.read(looked_to, 2 * NEWLINE_WINDOW)
+            skipped = safe_start(data)
+            if data[skipped - 1:skipped] != b"\n":
+                place = _PLACE.search(data, skipped)
+                skipped = place.start() if place else skipped
+            self.offset = looked_to + skipped
 
     def _take(self, data, least=0):
         """Note what `data` sets, up to where it may be replayed from; a line is cut only to
@@ -93,7 +97,9 @@ class Past:
         data = self._inside + data
         cut, self._inside = _boundary(data, held + least)
         self.offset += cut - held
-        data = data[:cut]
+        self._note(data[:cut])
+
+    def _note(self, data):
         if has_only_colours(data):
             self._modes.feed_colours(data)
             return
@@ -105,8 +111,8 @@ class Past:
 
 def _span(ring):
     """How much output there may be that has not been looked at."""
-    lead = max(ring.window_bytes, ring.capacity // LEAD_PART)
-    return min(ring.capacity - ring.window_bytes - lead, RESTORE_BYTES)
+    # Ahead by a read: a turn ends with what is news (rule 3).
+    return min(ring.capacity - 2 * ring.window_bytes, RESTORE_BYTES)
 
 
 def _boundary(data, least):
@@ -116,7 +122,7 @@ def _boundary(data, least):
         return line, b""
     at = unfinished_at(data)
     if at is None:
-        return len(data) - _cut_character(data), b""
+        return _place_at_the_end(data, least) or len(data) - _cut_character(data), b""
     return (at, b"") if 0 < at >= len(data) - SEQUENCE_MAX else (len(data), data[at:at + 2])
 
 
@@ -141,6 +147,16 @@ def read_facts(facts, size):
         return Past(max(0, offset), sequences), Sizes(*told[:1], told[1:]) if told else sizes
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return Past(), sizes
+
+
+# Where a program that writes no lines goes on drawing: the cursor is placed.
+_PLACE = re.compile(rb"\x1b\[[0-9]*(?:;[0-9]*)?H")
+
+
+def _place_at_the_end(data, least):
+    """Where the last sequence stands that places the cursor, if that is not far from the end; or 0."""
+    places = [match.start() for match in _PLACE.finditer(data, max(1, least, len(data) - NEWLINE_WINDOW))]
+    return places[-1] if places else 0
 
 
 def _cut_character(data):
@@ -171,7 +187,6 @@ class Sizes:
             del self._entries[0]
 
     def since(self, offset):
-        """Those that hold from there on, and forget those before."""
-        while len(self._entries) > 1 and self._entries[1][0] <= offset:
-            del self._entries[0]
-        return list(self._entries)
+        """Those that hold from there on."""
+        first = max((at for at, entry in enumerate(self._entries) if entry[0] <= offset), default=0)
+        return self._entries[first:]

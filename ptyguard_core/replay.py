@@ -31,6 +31,8 @@ class Replay:
         size = capped(sizes[0][1:], cells_max)
         self.screen = Screen(size, min(history_max, HISTORY_CELLS_MAX // size[0]))
         self.screen.feed(past["sequences"].encode("latin-1"))
+        if self.offset > 0:             # something was shown before
+            self.screen.forget_cells()
         self._changes = deque()
         for offset, cols, rows in sizes[1:]:
             self.resize((cols, rows), offset)

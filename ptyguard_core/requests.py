@@ -633,7 +633,7 @@ def _answered(daemon, session, start):
 def send_restore(client, session):
     """What to paint from: the output since what `Session.restore_facts` tells."""
     ring = session.ring
-    begin = max(session.past.offset, ring.start_offset)
+    begin = max(session.restore_facts()["offset"], ring.start_offset)
     client.send_raw(frames.RESTORE, ring.read(begin, ring.end_offset - begin))
 
 
@@ -746,6 +746,13 @@ def size(daemon, client, fields, reply):
         if client.cursor.is_interactive:
             daemon.apply_size(client.session)
     reply()
+
+
+def repaint(daemon, _client, fields, reply):
+    """Have the program paint its screen, as after a change of size and back."""
+    session = _living_target(daemon, fields)
+    daemon.nudge(session)
+    reply(session=describe(session))
 
 
 def resize(daemon, _client, fields, reply):
@@ -1166,6 +1173,6 @@ def _logged_target(daemon, fields):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    ls, watch, info, status, resolve, start, attach, leave, read, detach, size, resize, send, cancel,
+    ls, watch, info, status, resolve, start, attach, leave, read, detach, size, resize, repaint, send, cancel,
     end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
     log_error, log_done, recording, written)}

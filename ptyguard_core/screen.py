@@ -59,6 +59,7 @@ Colours are None for the default, 0 to 255 of the palette, or (r, g, b); `underl
 1 single, 2 double, 3 curly, 4 dotted, 5 dashed; `link` a URI or None.
 """
 PLAIN = Attr()
+UNKNOWN = Attr()            # as PLAIN, but another object: nobody knows what that cell shows
 
 Cursor = collections.namedtuple("Cursor", "x y is_visible shape is_blinking")
 SavedCursor = collections.namedtuple("SavedCursor", "x y attr charsets shift is_origin is_wrap_pending")
@@ -359,6 +360,18 @@ class Screen:
     def attr(self):
         """What the next character will look like."""
         return self._attr
+
+    def forget_cells(self):
+        """What is shown is not known from now on, but for what is drawn later."""
+        for lines in (self.lines, self._hidden or ()):
+            for line in lines:
+                line.attrs[:] = [UNKNOWN] * len(line.attrs)
+
+    @property
+    def is_whole(self):
+        """Whether it is known of each cell what it shows."""
+        unknown = id(UNKNOWN)
+        return not any(unknown in set(map(id, line.attrs)) for line in self.lines)
 
     @property
     def keyboard_stacks(self):

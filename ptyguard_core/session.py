@@ -18,7 +18,7 @@ from collections import deque
 
 from .backend import LET_GO, NOTHING_YET
 from .canonical import LineFeeder
-from .past import Past, Sizes, told_facts
+from .past import RESTORE_BYTES, Past, Sizes, told_facts
 from .registry import LIVING_STATES, RECORDING
 from .ring import WINDOW_BYTES
 from .terminal import TitleFinder
@@ -320,6 +320,8 @@ class Session:
 
     def restore_facts(self):
         """What a restore begins with: where, the state there, and sizes from there on."""
+        if self.ring is not None and self.ring.start_offset == 0 and self.ring.end_offset <= RESTORE_BYTES:
+            return told_facts(Past(), self.sizes)       # all there ever was is here
         return told_facts(self.past, self.sizes)
 
     def look_for_title(self, budget):

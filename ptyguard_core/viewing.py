@@ -7,9 +7,11 @@ A daemon of before the first screens does not tell what its older output has set
 screen is made from what there is, from a place where replay may start.
 """
 
+import time
+
 from . import frames
 from .channel import Follower
-from .errors import NoSuchSession
+from .errors import NoSuchSession, PtyguardError
 from .replay import Replay
 from .terminal import safe_start
 
@@ -22,6 +24,36 @@ def take(channel, target, history_max=HISTORY_LINES, timeout_s=None):
     """(facts of the session, its `Replay`) as of now."""
     ok, data = channel.read(timeout_s, target=target, past=True)
     return ok["session"], replayed(ok, data, ok["offset"] + len(data), history_max)
+
+
+REPAINT_LIMIT_S = 2.0          # for a program to paint anew ...
+REPAINT_QUIET_S = 0.2          # ... and to be through with it, or to have no mind to
+
+
+def look(channel, target, history_max=HISTORY_LINES, timeout_s=None):
+    """`take`, after the program has been asked to paint again if what it shows is not all known."""
+    session, replay = take(channel, target, history_max, timeout_s)
+    if replay.screen.is_whole or session["state"] != "running" or not ask_to_repaint(channel, target):
+        return session, replay
+    with channel.another("view") as other:
+        viewing = Viewing(other, target, history_max)
+        deadline = time.monotonic() + REPAINT_LIMIT_S
+        while viewing.end is None and time.monotonic() < deadline:
+            is_done = viewing.screen is not None and viewing.screen.is_whole
+            if not other.wait_readable(REPAINT_QUIET_S if is_done else REPAINT_LIMIT_S / 2):
+                break
+            for _ in viewing.burst():
+                pass
+        return viewing.session, viewing.replay or replay
+
+
+def ask_to_repaint(channel, target):
+    """Whether the program was told to paint its screen."""
+    try:
+        channel.request("repaint", target=target)
+    except PtyguardError:               # it has ended, or the daemon is an older one
+        return False
+    return True
 
 
 def replayed(told, data, end_offset, history_max=HISTORY_LINES):
@@ -68,6 +100,16 @@ class Viewing(Follower):
         self._restored = bytearray()
         self._replay = None
         super().__init__(channel, target, "restore")
+
+    def ask_to_repaint(self):
+        """On a connection of its own: this one is for what comes then."""
+        with self.channel.another("repaint") as other:
+            ask_to_repaint(other, "@" + self.session["id"])
+
+    @property
+    def replay(self):
+        """What makes the screen; None before that."""
+        return self._replay
 
     @property
     def screen(self):

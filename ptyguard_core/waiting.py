@@ -159,6 +159,8 @@ def wait_screen(viewing, searches, patience, idle_s=None):
         return look_at(viewing.screen, searches)
 
     _take_screen(viewing, patience)
+    if not viewing.screen.is_whole and viewing.end is None:
+        viewing.ask_to_repaint()
     if idle_s is None:
         _wait_shown(viewing, holds, patience)
     else:

@@ -70,13 +70,13 @@ def bash(pg, request):
 
 def test_bash_keeps_its_jobs_through_detach_attach_and_a_killed_daemon(world, bash):
     terminal = attach(world, bash)
-    terminal.expect(b"p42> ")
+    terminal.expect(b"p42>")
     terminal.send(b"sleep 1000\n")
     wait_until(lambda: bash.info()["foreground"]["command"] == "sleep", "sleep in the foreground")
     sleeper = bash.facts["foreground"]["pid"]
     terminal.send(b"\x1a")                          # Ctrl-Z is the program's
     terminal.expect(rb"Stopped\s+sleep 1000")
-    terminal.expect(b"p42> ")
+    terminal.expect(b"p42>")
     detach(terminal)
     world.kill_daemon()
     terminal = attach(world, bash)
@@ -98,7 +98,7 @@ def test_bash_keeps_its_jobs_through_detach_attach_and_a_killed_daemon(world, ba
 
 def test_bash_sees_every_new_size_also_that_of_another_terminal(world, bash):
     terminal = attach(world, bash, (100, 30))
-    terminal.expect(b"p42> ")
+    terminal.expect(b"p42>")
     terminal.send(b"stty size\n")
     terminal.expect(rb"\r30 100\r\n")
     terminal.resize(90, 20)
@@ -120,7 +120,7 @@ def test_bash_sees_every_new_size_also_that_of_another_terminal(world, bash):
 def test_bash_completes_edits_and_keeps_its_history_over_a_detach(world, bash, tmp_path):
     (tmp_path / "a-long-name-to-complete").write_text("")
     terminal = attach(world, bash)
-    terminal.expect(b"p42> ")
+    terminal.expect(b"p42>")
     terminal.send(f"cd {tmp_path}; echo one two\n".encode())
     terminal.expect(rb"\rone two\r\n")
     terminal.send(b"echo a-lo\t; echo done\n")
@@ -221,9 +221,9 @@ def test_a_monitor_of_processes_paints_for_each_terminal(world, pg):
 def test_a_python_prompt_keeps_its_state_over_a_detach_and_a_killed_daemon(world, pg):
     session = pg.start([sys.executable, "-q"], "python", env=environment(PYTHON_BASIC_REPL="1"))
     terminal = attach(world, session)
-    terminal.expect(b">>> ")
+    terminal.expect(b">>>")
     terminal.send(b"answer = 6 * 7\n")
-    terminal.expect(b">>> ")
+    terminal.expect(b">>>")
     detach(terminal)
     world.kill_daemon()
     terminal = attach(world, session)
