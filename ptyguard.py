@@ -736,15 +736,28 @@ class _Call:
     def play(self):
         """A recording, in its time."""
         import time
-        from ptyguard_core.playing import play
+        from ptyguard_core.playing import Player, Stopped
         from ptyguard_core.record import in_time
+        player = Player(_write_out, time.monotonic, time.sleep)
+
+        def on_signal():
+            names = set(read_signals())
+            if "SIGTSTP" in names:
+                player.pause(self.backend.stop_self)
+            for name in names - {"SIGTSTP"}:
+                raise Stopped(name)
+
         def act(recording):
             self._note_size(recording.size)
             output = (event for event in self._events(recording) if event[1] == "o")
-            play(in_time(output, self.get("speed", 1.0), self.get("idle_limit")), _write_out, time.monotonic,
-                 time.sleep)
+            player.play(in_time(output, self.get("speed", 1.0), self.get("idle_limit")))
 
-        self._with_recording(act)
+        _, read_signals = self.backend.watch_signals(("SIGINT", "SIGTERM", "SIGHUP", "SIGTSTP"), on_signal)
+        try:
+            self._with_recording(act)
+        except Stopped as stopped:
+            return 128 + self.backend.signal_number(str(stopped))
+        return 0
 
     def _note_size(self, size):
         own = self._own_size() if os.isatty(1) and os.isatty(2) else None
@@ -764,11 +777,20 @@ class _Call:
                         title if isinstance(title, str) else "").encode("utf-8", "replace")
 
         data = self._with_recording(act)
+        if self._is_own_input(self.get("output")):
+            raise PtyguardError(f"{self.get('output')} is the recording itself", hint="nothing was written")
         if self.get("output") is None:
             _write_out(data)
             return
         with open(self.get("output"), "wb") as file:
             file.write(data)
+
+    def _is_own_input(self, path):
+        """Whether what is to be written is what is read."""
+        try:
+            return path is not None and os.path.samefile(path, self.command.args[0])
+        except OSError:                 # it is new, or standard input
+            return False
 
     def _with_recording(self, act):
         """What `act` makes of the recording that is meant."""

@@ -1332,9 +1332,14 @@ def enter_raw(descriptor, keep_output):
     mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     mode[6][termios.VMIN] = 1
     mode[6][termios.VTIME] = 0
-    # TCSANOW: draining can wait for ever on a terminal that is stopped.
-    termios.tcsetattr(descriptor, termios.TCSANOW, mode)
-    return saved
+    while True:
+        try:
+            # TCSANOW: draining can wait for ever on a terminal that is stopped.
+            termios.tcsetattr(descriptor, termios.TCSANOW, mode)
+            return saved
+        except termios.error as error:  # in the background it stops us (SIGTTOU), until a signal comes
+            if error.args[0] != errno.EINTR:
+                raise
 
 
 def leave_raw(descriptor, saved):

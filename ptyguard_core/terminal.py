@@ -39,6 +39,9 @@ _C0 = rb"\x00-\x17\x19\x1c-\x1f\x7f"
 # What ends the body of OSC, DCS, SOS, PM and APC, as the inside of a class.
 _END = rb"\x07\x18\x1a\x1b"
 
+# And what ends it properly.
+_STRING_ENDED = rb"(?:\x07|\x1b\\)"
+
 # A sequence that has begun and not ended when the data does.  The last `\x1b?` is
 # half of the string terminator ESC \.
 _INCOMPLETE = re.compile(
@@ -278,6 +281,7 @@ PRIVATE_MODES = {
     69: False,      # left and right margins
     6: False,       # origin: switching it sends the cursor home (DEC STD 070)
     7: True,        # wrap at the margin
+    45: False,      # and backwards
     12: False,      # cursor blinks
     25: True,       # cursor is visible
 }
@@ -305,6 +309,8 @@ _SHIFT_IN = b"\x0f"
 # Longest parameters looked at; 30 is the most that xterm takes, three bytes each.
 _PARAMETERS = rb"[0-9;]{0,96}"
 _MODES_HELD = 128
+_TABS_TO = 512                  # columns in which a terminal has stops of its own
+_COLOURS_MAX = 512              # that a program has set: of the palette, and a few of its own
 
 # Names stand at the end: an alternative that begins with a character is passed over fast.
 _MODE = re.compile(
@@ -317,20 +323,28 @@ _MODE = re.compile(
     rb"|[()*+\-./](?P<charset>[ -/]?[0-~])"
     rb"|[=>](?P<keypad>)"
     rb"|[no](?P<shift>)"
-    rb"|c(?P<reset>))")
+    rb"|c(?P<reset>)"
+    rb"|H(?P<tab_set>)"
+    rb"|\[[0-9;]{0,96}(?P<tab_clear>g)"
+    rb"|\]0*8;[^;" + _END + rb"]*;(?P<link>[^" + _END + rb"]*)" + _STRING_ENDED +
+    rb"|\]0*(?P<colour>4|1[0-2]);[^" + _END + rb"]*" + _STRING_ENDED +
+    rb"|\]0*1(?P<colour_reset>04|1[0-2])(?:;[^" + _END + rb"]*)?" + _STRING_ENDED +
+    rb")")
 
 # The same, found faster: what is most frequent (colours, moves of the cursor, erasing) is
 # passed over in one look, and groups have their price.
 _MODE_FAST = re.compile(
-    rb"\x1b(?!\[[0-9;:]*[@-gijkm-qs-~])(?:"
+    rb"\x1b(?!\[[0-9;:]*[@-fijkm-qs-~])(?:"
     rb"\[(?:\?" + _PARAMETERS + rb"[hl]|[<=>]" + _PARAMETERS + rb"u|>" + _PARAMETERS + rb"m|!p"
-    rb"|" + _PARAMETERS + rb"(?:[hlr]| q))"
+    rb"|" + _PARAMETERS + rb"(?:[ghlr]| q))"
     rb"|[()*+\-./][ -/]?[0-~]"
-    rb"|[=>noc])")
+    rb"|[=>nocH]"
+    rb"|\]0*(?:8;[^;" + _END + rb"]*;|(?:4|1[0-2]);|1(?:04|1[0-2])(?=[;\x07\x1b]))[^" + _END + rb"]*" + _STRING_ENDED
+    + rb")")
 
 # Whether there is any can be told without looking at each ESC, at the speed of memory: of
 # what remains without these bytes each ESC has to be one of a colour.
-_OTHERS = bytes(set(range(256)) - set(b"\x1b[]m?<>=!()*+-./nochlrq"))
+_OTHERS = bytes(set(range(256)) - set(b"\x1b[]m?<>=!()*+-./nochlrqgH"))
 
 
 def has_only_colours(data):
@@ -394,6 +408,9 @@ class Modes:
         self._charsets = {}             # G0-G3 -> the designating sequence, where not ASCII
         self._shift = _SHIFT_IN
         self._sgr = b""                 # parameters of the last SGR unless it was a reset
+        self._link = b""                # the sequence that began the link that is open
+        self._colours = {}              # what was set (4;N or 10 to 12) -> the sequence
+        self._are_tabs_set = False
 
     @property
     def is_alternate(self):
@@ -514,7 +531,33 @@ class Modes:
         self._charsets.clear()
         self._shift = _SHIFT_IN
 
+    def _on_tab_set(self, seq):
+        self._are_tabs_set = True
+
+    def _on_link(self, seq):
+        self._link = seq if seq.rstrip(b"\x07\x1b\\").rpartition(b";")[2] else b""
+
+    def _on_colour(self, seq):
+        which, _, what = seq[2:].strip(b"\x07\x1b\\").lstrip(b"0").partition(b";")
+        if which == b"4":
+            which, _, what = (which + b";" + what).rpartition(b";")
+        if b"?" not in what and (which in self._colours or len(self._colours) < _COLOURS_MAX):
+            self._colours.pop(which, None)
+            self._colours[which] = seq
+
+    def _on_colour_reset(self, seq):
+        which, _, what = seq[2:].strip(b"\x07\x1b\\").lstrip(b"0").partition(b";")
+        if which == b"104":
+            gone = [b"4;" + number for number in what.split(b";")] if what else \
+                [known for known in self._colours if known.startswith(b"4")]
+        else:
+            gone = [which[1:]]
+        for each in gone:
+            self._colours.pop(each, None)
+
     _ACTS = {
+        "tab_set": _on_tab_set, "tab_clear": _on_tab_set, "link": _on_link,
+        "colour": _on_colour, "colour_reset": _on_colour_reset,
         "private": _on_private, "ansi": _on_ansi, "kitty": _on_kitty,
         "other_keys": _on_other_keys, "cursor_style": _on_cursor_style,
         "margins": _on_margins, "charset": _on_charset, "shift": _on_shift,
@@ -527,7 +570,8 @@ class Modes:
         The cursor stays where it is, unless origin mode is on: switching that off
         sends it home in every terminal.
         """
-        out = [self._undo_margins()]
+        out = [b"\x1b]8;;\x1b\\"] if self._link else []
+        out += [self._undo_tabs(), self._undo_margins()]
         out += [_private(mode, fresh) for mode, fresh in PRIVATE_MODES.items()
                 if mode in self._private]
         out += [_ansi(mode, fresh) for mode, fresh in ANSI_MODES.items() if mode in self._ansi]
@@ -549,7 +593,15 @@ class Modes:
             out.append(_SHIFT_IN)
         if self._sgr:
             out.append(b"\x1b[m")
+        kinds = sorted({which.partition(b";")[0] for which in self._colours})
+        out += [b"\x1b]1%s\x1b\\" % (b"04" if kind == b"4" else kind) for kind in kinds]
         return b"".join(out)
+
+    def _undo_tabs(self):
+        if not self._are_tabs_set:
+            return b""
+        stops = b"".join(b"\x1b[%dG\x1bH" % (column + 1) for column in range(8, _TABS_TO, 8))
+        return b"\x1b7\x1b[3g" + stops + b"\x1b8"
 
     def _undo_margins(self):
         # DECSTBM sends the cursor home.  1049 brings its own cursor back on leaving, from
@@ -585,7 +637,7 @@ class Modes:
             out.append(b"\x1b[%d q" % self._cursor_style)
         if self._sgr:
             out.append(b"\x1b[" + self._sgr + b"m")
-        return b"".join(out)
+        return b"".join(out) + b"".join(self._colours.values()) + self._link
 
 
 def _note(modes, mode, value, fresh):

@@ -585,7 +585,7 @@ NOT_COUNTED = pytest.mark.xfail(strict=True, reason="events for a client that is
 
 
 @pytest.mark.parametrize("attack", [
-    pytest.param(type_nothings, marks=ONLY_BYTES), pytest.param(type_bytes, marks=ONLY_BYTES),
+    type_nothings, pytest.param(type_bytes, marks=ONLY_BYTES),
     end_input_often, wait_often, send_often, kill_often,
     pytest.param(resize_for_one_that_does_not_read, marks=NOT_COUNTED)],
     ids=lambda attack: attack.__name__)

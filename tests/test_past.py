@@ -20,6 +20,8 @@ SETTING = [
     b"\x1b[?1000;1006h", b"\x1b[?1000l", b"\x1b[?25l", b"\x1b[?25h", b"\x1b[4h", b"\x1b[4l", b"\x1b[3;20r", b"\x1b[r",
     b"\x1b=", b"\x1b>", b"\x1b[31m", b"\x1b[0m", b"\x1b[1;38;5;200m", b"\x1b(0", b"\x1b(B", b"\x1b)0", b"\x0e", b"\x0f",
     b"\x1bn", b"\x1bo", b"\x1b[>4;2m", b"\x1b[>4m", b"\x1b[5 q",
+    b"\x1b]8;;http://x/\x1b\\", b"\x1b]8;id=1;\x07", b"\x1b]11;#445566\x07", b"\x1b]111\x07", b"\x1b]10;?\x07",
+    b"\x1b]4;1;#00ff00\x07", b"\x1b]4;200;rgb:00/11/22\x1b\\", b"\x1b]104;1\x07", b"\x1b]104\x07", b"\x1b[?45h",
     b"\x1b[!p", b"\x1bc", b"\x1b[2J", b"\x1b[10;10H", b"\x1b[K", "\u00e9\u4e16".encode(), b"text\r\n", TEXT, b"\x1b[1;2",
     b"\x1b]0;a title\x07", b"\x1b]2;another\x1b\\", b"\x1b]7;file://host/tmp\x1b\\", b"\x1b]1;icon\x07", b"\x1b"]
 OUTPUTS = [st.lists(st.sampled_from(words), max_size=30).map(b"".join) for words in (SETTING, KEYBOARD)]

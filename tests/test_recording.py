@@ -520,6 +520,34 @@ def test_play_on_a_terminal_ends_by_ctrl_c_with_its_modes_undone(world, file):
     assert terminal.wait() == 130
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_play_that_is_ended_by_a_signal_leaves_a_usable_terminal(world, file, signum):
+    write(file, '{"version": 2, "width": 80, "height": 24}\n[0, "o", "\\u001b[?1003h\\u001b[?25lx"]\n[9999, "o", "x"]\n')
+    terminal = world.terminal("play", file)
+    terminal.expect(rb"\x1b\[\?25lx")
+    terminal.process.send_signal(signum)
+    terminal.expect(rb"\x1b\[\?1003l.*\x1b\[\?25h")
+    assert terminal.wait() == 128 + signum
+
+
+def test_play_that_is_stopped_gives_the_terminal_back_and_goes_on(world, file):
+    write(file, '{"version": 2, "width": 80, "height": 24}\n[0, "o", "\\u001b[?1049hx"]\n[1, "o", "on and on"]\n')
+    terminal = world.terminal("play", file)
+    terminal.expect(rb"\x1b\[\?1049hx")
+    terminal.process.send_signal(signal.SIGTSTP)
+    terminal.expect(rb"\x1b\[\?1049l")
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.expect(rb"\x1b\[\?1049h.*on and on.*\x1b\[\?1049l")
+    assert terminal.wait() == 0
+
+
+def test_a_recording_is_not_exported_over_itself(world, file):
+    write(file, CAST)
+    before = open(file, "rb").read()
+    assert b"is the recording itself" in world.run("export", file, "--svg", "-o", file, check=1).stderr
+    assert open(file, "rb").read() == before
+
+
 def test_play_and_export_say_what_is_wrong_and_where(world, file):
     write(file, CAST + '[1, "o"]\n[2, "o", "x"]\n')
     for verb in (["play", "--speed", "100000"], ["export", "--html"], ["export", "--svg"]):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from ptyguard_core import terminal
+from ptyguard_core.screen import Screen
 from ptyguard_core.terminal import Modes, QueryFilter, has_query, safe_start, without_queries
 
 QUERIES = [
@@ -359,3 +360,27 @@ def test_memory_stays_bounded_whatever_is_written():
 
 def test_every_group_of_the_pattern_has_an_act():
     assert set(terminal._MODE.groupindex) == set(Modes._ACTS)
+
+
+@pytest.mark.parametrize("data, undone", [
+    (b"\x1b]8;;http://evil/\x07linked", b"\x1b]8;;\x1b\\"),
+    (b"\x1b]8;;http://good/\x07linked\x1b]8;;\x07", b""),
+    (b"\x1b]11;#445566\x07\x1b]4;1;#00ff00\x07\x1b]12;#ff0000\x1b\\\x1b]4;7;red\x07",
+     b"\x1b]111\x1b\\\x1b]112\x1b\\\x1b]104\x1b\\"),
+    (b"\x1b]11;#445566\x07\x1b]111\x07\x1b]4;1;red\x07\x1b]104;1\x07", b""),
+    (b"\x1b]10;?\x07\x1b]4;1;?\x07", b""),
+    (b"\x1b[?45h", b"\x1b[?45l"),
+])
+def test_links_and_colours_are_undone_as_far_as_they_were_set(data, undone):
+    modes = Modes()
+    modes.feed(data)
+    assert modes.undo() == undone
+
+
+@pytest.mark.parametrize("data", [b"\x1b[3g", b"\x1b[10G\x1bH"])
+def test_tab_stops_are_put_back_where_the_cursor_stays(data):
+    modes, screen = Modes(), Screen((100, 3))
+    modes.feed(data)
+    screen.feed(b"word" + data + b"\x1b[2;5H" + modes.undo())
+    # One in the last column changes nothing: that is where a tab ends without any.
+    assert set(screen.tab_stops) - {99} == set(range(8, 100, 8)) and screen.cursor[:2] == (4, 1)
