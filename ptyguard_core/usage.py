@@ -575,7 +575,9 @@ _TABLE = (
          "screen [NAME] [--format FORMAT] [--history N]",
          "Print the screen of a session (absent: the one you are in, or the only\n"
          "one), as a terminal would show it; of an ended one, as it was at the end.\n"
-         "ansi paints it in a terminal, html and svg are whole files of their own.",
+         "ansi paints it in a terminal, html and svg are whole files of their own.\n"
+         "If parts of it were painted before the oldest kept output, the program is\n"
+         "asked to paint again, as a resize does.",
          aliases=("capture", "capture-pane", "get"),
          arguments=(Argument("NAME", 0),),
          options=(Option("--format", "text (absent), ansi, json, html or svg", "FORMAT",

@@ -23,6 +23,7 @@ from .errors import LimitReached, PtyguardError, Unreachable
 from .holder import GUARD_PATIENCE_S, ON_PURPOSE
 from .listing import chosen, cut, session_table
 from .loop import Loop
+from .report import LIVING
 from .supervise import ask_guard
 
 LOOK_S = 2.0                   # between looks at what nobody tells: ages, titles
@@ -346,6 +347,8 @@ class Watch:
             return [""]                 # a moment after the start, or there is no daemon
         now = time.time()
         sessions = chosen(self._sessions, now, self._has_all)
+        # Where not all have room those that live are seen.
+        sessions.sort(key=lambda session: session["state"] not in LIVING)
         lines = session_table(sessions, now, cols) if sessions else ["no sessions"]
         return [line.encode(self._encoding, "replace").decode(self._encoding) for line in lines]
 

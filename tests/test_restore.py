@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import xml.dom.minidom
 
 import pytest
@@ -230,3 +231,67 @@ def test_sizes_of_the_past_hold_at_their_place(world, pg, name):
     assert screen.size == (120, 10) and screen.lines[0].text.rstrip() == "0" * 50
     world.kill_daemon()
     assert text_of(session.screen()) == text_of(screen)
+
+
+# -- what nobody knows any more -----------------------------------------------------------------------
+
+# Paints a heading once, and again when its terminal is resized, and then only a counter.
+PAINTER = r"""
+import os, signal, sys
+def paint(*_):
+    os.write(1, b"\x1b[H\x1b[2J\x1b[1;1HTHE HEADING")
+if sys.argv[1] == "repaints":
+    signal.signal(signal.SIGWINCH, paint)
+paint()
+for number in range(30000):
+    rest = b"\x1b[20;1Hcounter %d" % number
+    while rest:
+        rest = rest[os.write(1, rest):]
+os.write(1, b"\x1b[22;1Hready")
+while True:
+    signal.pause()
+"""
+
+
+def painter(pg, name, how):
+    session = pg.start([sys.executable, "-I", "-S", "-c", PAINTER, how], name, scrollback=65536)
+    session.wait_for(b"ready", LIMIT_S)
+    assert session.info()["offsets"]["start"] > 0
+    return session
+
+
+def test_a_program_that_painted_parts_long_ago_is_asked_to_paint_again(world, pg, name):
+    painter(pg, name, "repaints")
+    told = world.json("screen", name)
+    assert told["is_whole"] and told["rows"][0][0]["text"] == "THE HEADING"
+
+
+def test_so_it_is_for_who_waits_for_that_part(world, pg, name):
+    painter(pg, name, "repaints")
+    assert world.run("wait", name, "--screen", "^THE HEADING$", "--timeout", "60").returncode == 0
+
+
+def test_and_for_who_only_watches(world, pg, name):
+    painter(pg, name, "repaints")
+    terminal = attach(world, pg.session(name), "-r")
+    glass = Glass(terminal)
+    wait_until(lambda: glass.look().lines[0].text.startswith("THE HEADING"), "the heading")
+
+
+def test_what_is_not_known_is_said_and_nothing_is_made_up(world, pg, name):
+    session = painter(pg, name, "never")
+    done = world.run("screen", name, check=0)
+    assert b"what they show is not known" in done.stderr
+    assert done.stdout == b"\n" * 19 + b"counter 29999\n\nready\n"
+    assert not world.json("screen", name)["is_whole"]
+    session.kill()
+
+
+def test_as_long_as_all_output_is_kept_all_of_it_is_shown(pg, name):
+    session = pg.start(["sh", "-c", "printf '\\033[1;1HTHE HEADING'; for i in $(seq 9999); do "
+                                    "printf '\\033[20;1Hcounter %d' $i; done; printf ready; cat"], name,
+                       scrollback=300 << 10)
+    session.wait_for(b"ready", LIMIT_S)
+    assert session.info()["offsets"]["end"] > 150 << 10
+    screen = session.screen()
+    assert screen.is_whole and screen.lines[0].text.startswith("THE HEADING")
