@@ -453,19 +453,11 @@ class Attachment:
 
         Raises _Left when the attachment has ended, or the answer has come another way.
         """
-        told = []
-        timer = None if timeout_s is None else self._loop.after(timeout_s, lambda: told.append(0))
-        self._loop.watch(fd, told.append, bits)
-        try:
-            while not told:
-                self._loop.turn()
-                if self._outcome is not None or self._probed_at not in (None, self._news):
-                    raise _Left
-        finally:
-            self._loop.forget(fd)
-            if timer is not None:
-                timer.cancel()
-        return bool(told[0])
+        def check():
+            if self._outcome is not None or self._probed_at not in (None, self._news):
+                raise _Left
+
+        return self._loop.turn_until_ready(fd, bits, timeout_s, check)
 
     def _owe(self):
         """Something was typed or asked: from now on an answer is owed."""

@@ -99,6 +99,24 @@ class Loop:
         while not self.is_stopped:
             self.turn()
 
+    def turn_until_ready(self, fd, bits, timeout_s, check):
+        """Turn until `fd` is ready, or the time is over (None: never); whether it is.
+
+        `check()` is called after each turn and may raise.  `fd` is watched by nobody else.
+        """
+        told = []
+        timer = None if timeout_s is None else self.after(timeout_s, lambda: told.append(0))
+        self.watch(fd, told.append, bits)
+        try:
+            while not told:
+                self.turn()
+                check()
+        finally:
+            self.forget(fd)
+            if timer is not None:
+                timer.cancel()
+        return bool(told[0])
+
     def turn(self):
         """Wait for facts and act on them, once."""
         ready = self._poller.poll(self._sleep_s())

@@ -176,19 +176,11 @@ class Watch:
 
         Raises _Left when the watch has ended.
         """
-        told = []
-        timer = None if timeout_s is None else self._loop.after(timeout_s, lambda: told.append(0))
-        self._loop.watch(fd, told.append, bits)
-        try:
-            while not told:
-                self._loop.turn()
-                if self._status is not None:
-                    raise _Left
-        finally:
-            self._loop.forget(fd)
-            if timer is not None:
-                timer.cancel()
-        return bool(told[0])
+        def check():
+            if self._status is not None:
+                raise _Left
+
+        return self._loop.turn_until_ready(fd, bits, timeout_s, check)
 
     def _reconnect(self):
         """Find a daemon; without one try again in a while."""

@@ -58,6 +58,14 @@ def name(request):
 
 
 @pytest.fixture
+def gate(tmp_path):
+    """A FIFO: whoever reads it waits until something is written there."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
 def eventually():
     """`eventually(fact)`: the first true answer of `fact()`, which has a generous limit."""
     def wait(fact):

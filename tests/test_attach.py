@@ -23,14 +23,6 @@ DETACH = b"\x1c"
 SIZES = "stty -echo; trap 'stty size' WINCH; echo ready; while :; do read x && echo got $x; done"
 
 
-@pytest.fixture
-def gate(tmp_path):
-    """A FIFO: whoever reads it waits until something is written there."""
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
-
-
 def start(pg, name, line, **options):
     """A session that runs a shell line and has said "ready"."""
     session = pg.start(["sh", "-c", line], name, **options)

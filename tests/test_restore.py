@@ -2,41 +2,13 @@
 
 import json
 import os
-import re
 import signal
 import sys
 import xml.dom.minidom
 
-import pytest
-
 from ptyguard_core.render import render_text
 from ptyguard_core.screen import Screen
-from world import LIMIT_S, MEMORY, World, wait_until
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as world:
-        yield world
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as pg:
-        yield pg
-
-
-@pytest.fixture
-def name(request):
-    return re.sub(r"[^a-z]", "", request.node.name)[:50] + "." + os.urandom(2).hex()
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """A FIFO: whoever reads it waits until something is written there."""
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
+from world import LIMIT_S, wait_until
 
 
 def start(pg, name, line, **options):

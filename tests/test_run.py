@@ -20,14 +20,6 @@ HARMLESS = {signal.SIGCHLD, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, sign
             signal.SIGTTOU, signal.SIGURG, signal.SIGWINCH}
 
 
-@pytest.fixture
-def gate(tmp_path):
-    """A FIFO: whoever reads it waits until `open_gate` has opened it."""
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
-
-
 def open_gate(path):
     path.write_bytes(b"")
 

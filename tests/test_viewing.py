@@ -1,30 +1,8 @@
 """Viewing: a session's screen in a client, over gaps, deaths and daemons of before."""
 
-import os
-import re
-
-import pytest
-
 from ptyguard_core.render import render_text
 from ptyguard_core.viewing import Viewing, replayed, take
-from world import LIMIT_S, MEMORY, World, wait_until
-
-
-@pytest.fixture(scope="module")
-def world():
-    with World(under=MEMORY) as world:
-        yield world
-
-
-@pytest.fixture(scope="module")
-def pg(world):
-    with world.connect() as pg:
-        yield pg
-
-
-@pytest.fixture
-def name(request):
-    return re.sub(r"[^a-z]", "", request.node.name)[:50] + "." + os.urandom(2).hex()
+from world import LIMIT_S, wait_until
 
 
 def start(pg, name, line, **options):
