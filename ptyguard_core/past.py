@@ -13,8 +13,11 @@ Rule 3: it keeps ahead of what is overwritten, so far that what it found is with
         before the output is gone; after a kill -9 the next daemon goes on from there.
 
 After such a death the output between the last change that was noted and the oldest kept byte
-is known to have changed nothing.  Not handled: titles that are pushed and popped.  What was set and put back within it is looked at in part;
+is known to have changed nothing.  What was set and put back within it is looked at in part;
 only a pushed keyboard mode (kitty) could be popped once too often by that.
+
+Not handled: titles that are pushed and popped; keyboard modes of the alternate screen once
+that has been left.
 """
 
 import re
