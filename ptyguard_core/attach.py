@@ -31,7 +31,6 @@ from .loop import Loop
 from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
-from .painting import painted, tail_painted
 from .past import sequences_told
 from .terminal import Modes, Newlines, QueryFilter
 
@@ -145,6 +144,7 @@ class Attachment:
         self._held_back = b""           # the input in it, as long as none of it was sent
         self._told = None               # by the daemon, of what it lets us paint from
         self._history = bytearray()     # RESTORE bytes so far
+        self._painting = self._load_painting() if self._has_terminal_out else None
         self._is_painted = False        # the terminal has shown this session
         self._ends_line = True          # the last byte was a newline
         self._answered = (0, 0)         # output between these offsets asks our terminal nothing
@@ -172,6 +172,13 @@ class Attachment:
         self._probed_at = None          # the count of news then, while it is being probed
         self._notice_timer = None
         self._is_told = False           # the user: that a daemon is waited for
+
+    @staticmethod
+    def _load_painting():
+        """Two thirds of what is loaded for an attachment, which a `run` in a pipe does without;
+        now, for later our archive may be another one."""
+        from . import painting
+        return painting
 
     # -- the whole -----------------------------------------------------------------------
 
@@ -335,14 +342,14 @@ class Attachment:
         data, self._history = bytes(self._history), bytearray()
         told, self._told = self._told, None
         self._offset = event["offset"]
-        if told is None:
+        if told is None or self._painting is None:
             return
         self._queries = QueryFilter()
         if self._restored_lines is not None and not self._is_painted:
-            picture = tail_painted(told, data, self._offset, self._restored_lines)
+            picture = self._painting.tail_painted(told, data, self._offset, self._restored_lines)
         else:
-            picture, is_whole = painted(told, data, self._offset, self._backend.terminal_size(1),
-                                        not self._is_painted)
+            picture, is_whole = self._painting.painted(
+                told, data, self._offset, self._backend.terminal_size(1), not self._is_painted)
             if not is_whole and self._read_only:        # else our coming makes the program paint
                 self._ask("repaint", target="@" + self._session["id"])
         self._write(picture)

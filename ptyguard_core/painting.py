@@ -5,13 +5,12 @@ the terminal's own scrollback; or the output itself, its tail, as it came.  Noth
 sent makes a terminal answer.
 """
 
-import codecs
 import time
 
 from .past import sequences_told
 from .render import render_ansi
 from .replay import capped
-from .terminal import Modes, safe_start, unfinished_at, without_queries
+from .terminal import Modes, safe_start, unfinished_at, unfinished_character, without_queries
 from .viewing import HISTORY_LINES, Making, ask_to_repaint, replayed
 
 PAINTED_BYTES_MAX = 128 * 1024      # of output as it came; more than a terminal scrolls back
@@ -55,18 +54,11 @@ def first_paint(channel, target):
     """
     told, data = channel.read(target=target, past=True)
     cut = unfinished_at(data)
-    data = data[:len(data) - _unfinished_character(data) if cut is None else cut]
+    data = data[:len(data) - unfinished_character(data) if cut is None else cut]
     replay = replayed(told, data, told["offset"] + len(data), 0)
     if not replay.screen.is_whole:
         ask_to_repaint(channel, target)     # which comes behind that, too
     return replay.offset, replay.screen.size, render_ansi(replay.screen)
-
-
-def _unfinished_character(data):
-    """How many bytes at the end of `data` are the beginning of a character."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(data[-4:])
-    return len(decoder.getstate()[0])
 
 
 def _pushed(stack):

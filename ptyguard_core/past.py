@@ -22,7 +22,8 @@ that has been left.
 
 import re
 
-from .terminal import NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at
+from .terminal import (NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at,
+                       unfinished_character)
 
 RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
 PIECE_PART = 16                # of the ring: what is looked at in one go
@@ -125,7 +126,7 @@ def _boundary(data, least):
         return line, b""
     at = unfinished_at(data)
     if at is None:
-        return _place_at_the_end(data, least) or len(data) - _cut_character(data), b""
+        return _place_at_the_end(data, least) or len(data) - unfinished_character(data), b""
     return (at, b"") if 0 < at >= len(data) - SEQUENCE_MAX else (len(data), data[at:at + 2])
 
 
@@ -160,17 +161,6 @@ def _place_at_the_end(data, least):
     """Where the last sequence stands that places the cursor, if that is not far from the end; or 0."""
     places = [match.start() for match in _PLACE.finditer(data, max(1, least, len(data) - NEWLINE_WINDOW))]
     return places[-1] if places else 0
-
-
-def _cut_character(data):
-    """How many bytes at the end of `data` are the beginning of a UTF-8 character."""
-    for back in range(1, min(4, len(data) + 1)):
-        byte = data[-back]
-        if byte >= 0xC0:
-            return back if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
-        if byte < 0x80:
-            break
-    return 0
 
 
 class Sizes:

@@ -708,8 +708,7 @@ def read(daemon, client, fields, reply):
                             hint="only its status is")
     limit = _whole(fields, "limit", READ_BYTES_MAX, 0, READ_BYTES_MAX)
     told = {"past": session.restore_facts()} if fields.get("past") else {}
-    # After a kill -9 what was noted of the past can lie before the oldest byte.
-    oldest = max(ring.start_offset, session.past.offset) if told else ring.start_offset
+    oldest = max(ring.start_offset, told["past"]["offset"] if told else 0)
     offset = _field(fields, "offset", int, oldest)
     if offset < 0:
         offset = max(ring.start_offset, ring.end_offset + offset)
@@ -1109,7 +1108,7 @@ def reconcile(daemon, _client, fields, reply):
         one.begin()
 
 
-# -- what the writers of logs and recordings say; see logkeeper.py --------------------------------------------
+# -- what the writers of logs and recordings say; see logkeeper.py -------------------------
 
 def log_at(daemon, client, fields, reply):
     """The file has `size` bytes: at which output offset to go on.  With `offset` the writer

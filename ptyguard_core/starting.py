@@ -8,7 +8,6 @@ import os
 
 from .backend import SOCKET_PATH_MAX
 from .errors import PtyguardError, UsageError
-from .logfile import CannotWrite, find_end, locate, open_log
 
 
 def new_id():
@@ -74,6 +73,7 @@ def make_log(path):
 
     Asked before anything is started, so that a wrong word costs nothing.
     """
+    from .logfile import locate, open_log        # with what only a log or a recording needs
     try:
         located = locate(path)
         os.close(open_log(located))
@@ -88,6 +88,7 @@ def make_recording(path):
 
     As `make_log`: it is there from now on, and nothing was started when it cannot be.
     """
+    from .logfile import CannotWrite, find_end, locate, open_log
     try:
         located = locate(path)
         fd = open_log(located, os.O_RDWR)

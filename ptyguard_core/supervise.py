@@ -14,7 +14,6 @@ from . import guardwire as wire
 from .copies import find_program
 from .errors import Deferred, Refused, Unreachable, UsageError
 from .journal import tail
-from .queries import parse_colour
 from .verdict import REFUSE, START_DAEMON, START_GUARD, WAKE_GUARD, Found, decide, is_newer
 from .version import OURS
 
@@ -257,10 +256,10 @@ def take_lock(backend, path, purpose, deadline):
 
 def check_settings(environ):
     """Raise UsageError for a setting that no daemon could use."""
-    for variable in _COLOURS:
-        value = environ.get(variable)
-        if value and parse_colour(value) is None:
-            raise UsageError(f"{variable} is {value[:40]!r}", hint="it takes a colour as #rrggbb")
+    for variable in filter(environ.get, _COLOURS):
+        from .queries import parse_colour       # whose patterns a client need not compile
+        if parse_colour(environ[variable]) is None:
+            raise UsageError(f"{variable} is {environ[variable][:40]!r}", hint="it takes a colour as #rrggbb")
     for variable in SETTINGS.keys() - set(_COLOURS):
         value = environ.get(variable) or "0"        # empty is not set
         digits = value.replace(".", "", 1) if variable in _FRACTIONS else value

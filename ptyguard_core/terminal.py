@@ -74,6 +74,17 @@ def unfinished_at(data, end=None):
     return last
 
 
+def unfinished_character(data):
+    """How many bytes at the end of `data` are the beginning of a UTF-8 character."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            return back if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
+        if byte < 0x80:
+            break
+    return 0
+
+
 # --- 1: where replay may start ---------------------------------------------------
 
 # How far a newline is looked for: a screenful of long lines.  Full-screen programs

@@ -68,15 +68,18 @@ class Clients:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy has another prompt, and redraws it")
-def test_a_python_prompt_is_answered_line_by_line(world, pg, name):
+def test_a_python_prompt_is_answered_line_by_line(world, pg, name, gate):
     session = pg.start([sys.executable, "-q"], name, env=environment(PYTHON_BASIC_REPL="1"))
     # Each line waits for a prompt of its own: none is typed into a program that is busy.
-    answer(world, session, ">>> $", "import time; time.sleep(0.3)")
-    answer(world, session, ">>> $", "print(6 * 7)")
+    busy = f"gate = open({str(gate)!r}).read()"
+    answer(world, session, ">>> $", busy)
+    late = world.popen("send", name, "--wait-for", ">>> $", "--enter", "print(6 * 7)")
+    gate.write_bytes(b"")
+    assert late.wait(LIMIT_S) == 0
     answer(world, session, ">>> $", "raise SystemExit(5)")
     assert session.wait(LIMIT_S)["code"] == 5
     text = session.wait_for(rb"(?s).*").group()
-    assert text.split(b"\n")[:4] == [b">>> import time; time.sleep(0.3)", b">>> print(6 * 7)", b"42",
+    assert text.split(b"\n")[:4] == [b">>> " + busy.encode(), b">>> print(6 * 7)", b"42",
                                      b">>> raise SystemExit(5)"]
 
 

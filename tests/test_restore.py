@@ -128,6 +128,17 @@ def test_killed_at_any_moment_of_a_flood_the_modes_are_not_forgotten(world, pg, 
     session.kill()
 
 
+def test_while_nothing_is_gone_yet_what_was_set_at_first_is_replayed_too(pg, name):
+    # What is noted of the past runs ahead of what is overwritten, and the bytes came from there.
+    session = start(pg, name, r"stty -echo; printf '\033[?1049hready'; yes | head -c 28000; printf done; cat",
+                    scrollback=65536)
+    session.wait_for(b"done", LIMIT_S)
+    offsets = session.info()["offsets"]
+    assert offsets["start"] == 0 and 32768 < offsets["end"] < 49152
+    screen = session.screen(history=100000)
+    assert screen.is_alternate and screen.is_whole
+
+
 # -- attach -----------------------------------------------------------------------------------------
 
 def attach(world, session, *words, **options):

@@ -129,7 +129,7 @@ os.write(1, b"told " + answers.hex().encode() + b";ready""")]
     if is_held:
         run = world.popen("run", "-n", name, "--", *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         world.sink(run.stdout)
-        wait_until(lambda: name in {each.name for each in pg.sessions()}, "the session")
+        wait_until(lambda: any(each.name == name and each.facts["offsets"] for each in pg.sessions()), "the session")
         session = pg.session(name)
     else:
         session = pg.start(argv, name)
