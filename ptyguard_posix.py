@@ -1365,6 +1365,62 @@ def reopen_terminal(descriptor):
         return None                     # another user's terminal, after su
 
 
+def is_same_terminal(descriptor, other):
+    """Whether both are that terminal."""
+    if not (os.isatty(descriptor) and os.isatty(other)):
+        return False
+    one, two = os.fstat(descriptor), os.fstat(other)
+    return (one.st_dev, one.st_ino, one.st_rdev) == (two.st_dev, two.st_ino, two.st_rdev)
+
+
+_TTY_AUX_MAJOR = 5              # /dev/tty, /dev/console, /dev/ptmx: each opens another terminal
+
+
+def open_lent_terminal(descriptor):
+    """Such a terminal, opened anew (Linux: elsewhere /dev/fd/N is only a duplicate)."""
+    facts = os.fstat(descriptor)
+    if not _IS_LINUX:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    if not stat.S_ISCHR(facts.st_mode) or not os.isatty(descriptor) \
+            or os.major(facts.st_rdev) == _TTY_AUX_MAJOR:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+    if facts.st_uid != os.getuid():
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    fd = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        termios.tcgetattr(fd)           # EIO: it hung up meanwhile
+        return fd
+    except termios.error as error:
+        os.close(fd)
+        raise OSError(*error.args) from None
+
+
+def watch_stops(pid):
+    """Whether it is stopped, from /proc: 8 us a look."""
+    if not _IS_LINUX or pid <= 0:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    return _ProcessState(os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
+
+
+class _ProcessState:
+    """One process's /proc/PID/stat: it stays that process's when the pid is another's."""
+
+    def __init__(self, fd):
+        self._fd = fd
+
+    def is_stopped(self):
+        """By a signal, or gone; a debugger's stop (t) is short, and nobody tells of its end."""
+        try:
+            text = os.pread(self._fd, 512, 0)
+        except OSError:
+            return True                 # ESRCH
+        at = text.rfind(b")") + 2       # the command stands in brackets and may hold brackets, proc(5)
+        return text[at:at + 1] in (b"T", b"Z", b"X")
+
+    def close(self):
+        os.close(self._fd)
+
+
 def is_foreground(descriptor):
     """Whether we may read from that terminal now."""
     try:

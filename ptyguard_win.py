@@ -272,6 +272,18 @@ def reopen_terminal(descriptor):
     raise _unsupported()
 
 
+def is_same_terminal(descriptor, other):
+    raise _unsupported()
+
+
+def open_lent_terminal(descriptor):
+    raise _unsupported()
+
+
+def watch_stops(pid):
+    raise _unsupported()
+
+
 def is_foreground(descriptor):
     raise _unsupported()
 

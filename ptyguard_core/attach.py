@@ -10,7 +10,8 @@ Rule 1: 0, 1 and 2 stay blocking (O_NONBLOCK belongs to the open file descriptio
 Rule 2: output is written as it came, unseen.  What the session switched on in the
         terminal is found afterwards, from its history, and undone; nothing else is.
 Rule 3: typed bytes are sent once.  What was sent to a daemon that then died may be
-        lost; what was not sent yet goes to the next one.
+        lost; what was not sent yet goes to the next one.  While the terminal is lent to the
+        daemon (lending.py) both ways pass us by, and these rules are direct.py's.
 Rule 4: keys, signals and time-outs are served while a daemon is waited for, in turns of
         the loop within the waiting (`_LiveChannel`).  So nothing waits for a daemon from
         within a descriptor's handler: what else was ready in that turn would be stale.
@@ -23,16 +24,17 @@ import time
 from collections import deque
 
 from . import frames
-from .backend import FAILED, READABLE, WRITABLE
+from .backend import FAILED, HANGUP, READABLE, WRITABLE
 from .channel import HELLO_LIMIT_S, Channel, silent
-from .detachkey import Matcher
 from .errors import LimitReached, NoSuchSession, PtyguardError, Unreachable
+from .keywatch import KeyWatch
+from .lending import Lending
 from .loop import Loop
 from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
 from .past import sequences_told
-from .terminal import Modes, Newlines, QueryFilter
+from .terminal import Modes, Newlines, QueryFilter, undo_anything
 
 DETACHED, ENDED, HUNG_UP, LOST, KILLED = "detached", "ended", "hung_up", "lost", "killed"
 
@@ -40,8 +42,6 @@ PIPE_WRITE_BYTES = 4096        # PIPE_BUF: after POLLOUT a pipe takes that much 
 TERMINAL_WRITE_BYTES = 1024    # ... a terminal was seen to take 3584 of 4096
 OUTPUT_PENDING_MAX = 256 * 1024     # then the daemon is not read: it judges who is slow
 INPUT_PENDING_MAX = 64 * 1024
-ESCAPE_PATIENCE_S = 0.05       # a lone ESC is a key, not the start of one
-PASTE_PATIENCE_S = 1.0         # its end may have been lost; then the key works again
 RECONNECT_PAUSE_S = 0.05       # doubled up to ...
 RECONNECT_PAUSE_MAX_S = 1.0
 RECONNECT_LIMIT_S = 60.0       # of a `run`; who attached waits for as long as it takes
@@ -49,6 +49,7 @@ REACH_S = 5.0                  # of one try to find somebody who listens: keys h
 WAITING_TOLD_S = 5.0           # after it was pinged, or was gone: the user is told
 FLUSH_LIMIT_S = 5.0
 GOODBYE_LIMIT_S = 5.0
+TAKE_BACK_LIMIT_S = 2.0        # of a daemon that has our terminal
 SHOWN_KEPT_BYTES = 256 * 1024       # in which modes are looked for when no daemon is left to ask
 
 
@@ -131,7 +132,7 @@ class Attachment:
         self._is_interactive = self._has_terminal_in and (not is_run or backend.is_foreground(0))
         self._reads_input = pass_input and (self._is_interactive or not self._has_terminal_in)
         self._agent = as_wire(own_agent()) if self._is_interactive and not read_only else None
-        self._matcher = Matcher(detach_key) if detach_key and self._is_interactive else None
+        key = detach_key if self._is_interactive else None
         self._channel = None
         self._ticket = None             # by which the daemon knows this connection
         self._offset = None             # of the next byte of output; None before the first
@@ -142,7 +143,9 @@ class Attachment:
         self._input = bytearray()       # typed, not sent
         self._outgoing = b""            # frames on their way to this daemon
         self._held_back = b""           # the input in it, as long as none of it was sent
+        self._is_passing = False        # our terminal's descriptor goes with it
         self._told = None               # by the daemon, of what it lets us paint from
+        self._is_glass_unknown = False  # what the terminal shows: a daemon died while it had it
         self._history = bytearray()     # RESTORE bytes so far
         self._painting = self._load_painting() if self._has_terminal_out else None
         self._is_painted = False        # the terminal has shown this session
@@ -159,12 +162,13 @@ class Attachment:
         self._end_serial = None         # of the request for it that is not answered
         self._lost_at = 0.0
         self._pause_s = RECONNECT_PAUSE_S
-        self._leave_by = detach_key.text if self._matcher else "none"
+        self._leave_by = key.text if key else "none"
         self._is_patient = self._is_interactive and not is_run      # never gives up by itself
         self._stdout_poller = backend.make_poller(any_file=True)
         self._own_stdout = backend.reopen_terminal(1) if self._has_terminal_out else None
         self._loop = Loop(backend.make_poller(any_file=True), time.monotonic)
-        self._escape_timer = None
+        self._keys = KeyWatch(self._loop, key, self._pass_on, lambda: self._end(DETACHED))
+        self._lending = Lending(self._loop, self._may_lend(), self._ask, self._has_keys)
         self._stall = Stall(self._loop.clock())
         self._stall_timer = None
         self._awaits_echo = False       # something was typed or asked, and nothing came since
@@ -185,7 +189,7 @@ class Attachment:
     def run(self):
         """Attach, serve both ways, put everything back; the Outcome."""
         signals, self._read_signals = self._backend.watch_signals(
-            ("SIGHUP", "SIGTERM", "SIGWINCH", "SIGTSTP", "SIGINT", "SIGQUIT"), self._on_handler)
+            ("SIGHUP", "SIGTERM", "SIGWINCH", "SIGTSTP", "SIGCONT", "SIGINT", "SIGQUIT"), self._on_handler)
         self._backend.ignore_signals(("SIGPIPE",))
         self._signals = signals
         self._loop.watch(signals, self._on_signal, READABLE)
@@ -206,6 +210,8 @@ class Attachment:
                 self._loop.watch(0, self._on_stdin, READABLE)
             while self._outcome is None:
                 self._loop.turn()
+            if not self._is_stdout_gone:
+                self._take_back()
             self._finish_output()
             self._undo_modes()
             self._say_goodbye()
@@ -241,15 +247,18 @@ class Attachment:
         channel = _LiveChannel(self, "attach", reach_s,
                                hello=None if self._is_run else {"link": "if_app"})
         size = self._size()
+        is_again = self._ticket is not None
         try:
             ok = channel.request(
                 "attach", target="@" + self._session["id"], **dict(
-                    {"from": start}, mode="run" if self._is_run or self._is_new else "attach",
+                    {"from": start}, again=is_again,
+                    mode="run" if self._is_run or self._is_new or self._is_glass_unknown else "attach",
                     hold=self._hold(), read_only=self._read_only,
                     interactive=self._is_interactive, viewer=self._is_interactive,
                     may_type=self._reads_input and not self._read_only,
-                    steal=self._steal and start in ("restore", "now"),
-                    nudge=start in ("restore", "now"), kill_on_hangup=self._kill_on_hangup,
+                    steal=self._steal and start in ("restore", "now") and not is_again,
+                    nudge=start in ("restore", "now") and not is_again,
+                    kill_on_hangup=self._kill_on_hangup,
                     rm_on_hangup=self._rm_on_hangup,
                     agent=self._agent,
                     incarnation=self._session["incarnation"], size=size))
@@ -293,6 +302,9 @@ class Attachment:
             self._send_input()
         if bits & ~WRITABLE and self._channel is not None:
             self._receive()
+            self._offer_terminal()
+            if self._lending.is_due:
+                self._send_input()
         self._update()
 
     def _receive(self):
@@ -308,6 +320,8 @@ class Attachment:
                     self._on_event(payload)
                 elif type_ == frames.REPLY and payload.get("id") == self._end_serial:
                     self._hear_end_of_input(payload)
+                elif type_ == frames.REPLY:
+                    self._lending.hear_reply(payload)
             self._hear_life()
         except (EOFError, ConnectionError):
             self._lose_daemon()
@@ -350,10 +364,12 @@ class Attachment:
         else:
             picture, is_whole = self._painting.painted(
                 told, data, self._offset, self._backend.terminal_size(1), not self._is_painted)
-            if not is_whole and self._read_only:        # else our coming makes the program paint
+            # The first time our coming makes the program paint, unless we have no size.
+            if not is_whole and (self._read_only or self._is_painted):
                 self._ask("repaint", target="@" + self._session["id"])
         self._write(picture)
         self._is_painted = True
+        self._is_glass_unknown = False
 
     def _hear_lagged(self, event):
         """What was not written yet is old: a screen comes instead."""
@@ -380,9 +396,17 @@ class Attachment:
     def _hear_refused(self, event):
         self._end(LOST, Unreachable(event.get("error", {}).get("message", "refused")))
 
+    def _hear_returned(self, event):
+        """Our terminal is ours again."""
+        self._lending.hear_returned(event)
+        self._offset = event["offset"]
+        self._keys.feed(event.get("typed", "").encode("latin-1", "ignore"))
+        if event.get("reason") == "detach":
+            self._end(DETACHED)
+
     _EVENTS = {"live": _hear_live, "exit": _hear_exit, "detached": _hear_detached,
                "removed": _hear_removed, "gap": _hear_gap, "refused": _hear_refused,
-               "renamed": _hear_renamed, "lagged": _hear_lagged}
+               "renamed": _hear_renamed, "lagged": _hear_lagged, "returned": _hear_returned}
 
     def _lose_daemon(self):
         """It died or was replaced: go on at our offset with the next one."""
@@ -396,6 +420,10 @@ class Attachment:
         if self._held_back:             # nothing of it was sent
             self._input[:0] = self._held_back
         self._outgoing = self._held_back = b""      # rule 3: the rest may have been typed
+        self._is_passing = False
+        if self._lending.is_unknown:
+            self._is_glass_unknown = True
+        self._lending.forget()
         self._lost_at = self._loop.clock()
         self._pause_s = RECONNECT_PAUSE_S
         self._awaits_echo = False
@@ -409,7 +437,8 @@ class Attachment:
         began = self._loop.clock()
         lost = None
         try:
-            self._connect(self._start if self._offset is None else self._offset)
+            self._connect("restore" if self._is_glass_unknown else
+                          self._start if self._offset is None else self._offset)
         except NoSuchSession as error:
             lost = error
         except Unreachable as error:
@@ -562,6 +591,8 @@ class Attachment:
             self._ask("size", size=size)
 
     def _is_full_screen(self):
+        if self._lending.has_been:
+            return True                 # as far as we know: then it does no harm, either
         modes = Modes()
         modes.feed(b"".join(self._shown))
         return modes.is_alternate
@@ -628,12 +659,16 @@ class Attachment:
                 self._output[0] = rest
                 break
             del self._output[0]
+        if self._lending.is_due:
+            self._send_input()
         self._update()
 
     def _update(self):
         """What is watched, by what waits: the one place that says so."""
         self._loop.change(1, WRITABLE if self._output else 0)
-        if self._has_stdin:
+        if self._has_stdin and self._lending.is_lent:
+            self._loop.change(0, READABLE if self._lending.watches_keys else HANGUP)
+        elif self._has_stdin:
             self._loop.change(0, READABLE if len(self._input) < INPUT_PENDING_MAX else 0)
         if self._channel is not None:
             bits = READABLE if self._output_bytes < OUTPUT_PENDING_MAX else 0
@@ -666,16 +701,25 @@ class Attachment:
 
     def _undo_modes(self):
         """Undo in the terminal what the session had switched on, and nothing else."""
-        if not self._has_terminal_out or self._is_stdout_gone or self._offset is None:
+        if not self._has_terminal_out or self._is_stdout_gone \
+                or self._offset is None and not self._lending.has_been:
             return
         try:
-            if self._channel is None or self._is_told or self._outcome.kind == LOST:
+            if self._channel is None or self._is_told or self._outcome.kind == LOST \
+                    or not self._lending.is_ours:
                 raise Unreachable("it is being waited for")
             channel = Channel(self._backend, self._paths, may_start=False, timeout_s=2.0)
             ok, history = channel.read(2.0, target="@" + self._session["id"], past=True)
             channel.close()
             history = sequences_told(ok) + history[:max(0, self._offset - ok["offset"])]
+            if self._lending.has_been:
+                self._ends_line = history.endswith(b"\n")
         except (PtyguardError, EOFError, OSError):
+            if self._lending.has_been:
+                self._output = []
+                self._write(undo_anything() + b"\r\n")
+                self._flush(FLUSH_LIMIT_S)
+                return
             history = b"".join(self._shown)     # nobody knows more
         modes = Modes()
         modes.feed(history)
@@ -687,25 +731,29 @@ class Attachment:
     # -- stdin ---------------------------------------------------------------------------
 
     def _on_stdin(self, bits):
+        if self._lending.is_lent and not bits & FAILED:
+            self._lending.see_key(self._update)
+            self._update()
+            return
         try:
             data = os.read(0, INPUT_PENDING_MAX) if bits & (READABLE | FAILED) else b""
         except OSError:
             data = b""
         if data:
-            self._take_typed(data)
+            self._keys.feed(data)
         else:
             self._on_stdin_end()
         self._send_input()
 
-    def _take_typed(self, data):
-        if self._matcher is None:
-            self._input += data
-            return
-        forward, is_detach, _ = self._matcher.feed(data)
-        self._input += forward
-        self._await_rest_of_escape()
-        if is_detach:
-            self._end(DETACHED)
+    def _has_keys(self):
+        """Whether something typed lies in our terminal."""
+        poller = self._backend.make_poller(any_file=True)
+        poller.register(0, READABLE)
+        return bool(poller.poll(0))
+
+    def _pass_on(self, data):
+        self._input += data
+        self._send_input()
 
     def _on_stdin_end(self):
         self._loop.forget(0)
@@ -715,19 +763,6 @@ class Attachment:
             self._end(HUNG_UP)
         else:
             self._owes_end_of_input = True
-
-    def _await_rest_of_escape(self):
-        if self._escape_timer is not None:
-            self._escape_timer.cancel()
-            self._escape_timer = None
-        if self._matcher.is_holding_escape:
-            self._escape_timer = self._loop.after(ESCAPE_PATIENCE_S, self._give_up_escape)
-        elif self._matcher.is_pasting:
-            self._escape_timer = self._loop.after(PASTE_PATIENCE_S, self._matcher.end_paste)
-
-    def _give_up_escape(self):
-        self._input += self._matcher.flush()
-        self._send_input()
 
     def _send_input(self):
         """Hand to the daemon what it takes now; the rest waits here, then in stdin."""
@@ -752,19 +787,55 @@ class Attachment:
                 self._outgoing = self._channel.frame_request("end_input")
                 self._end_serial = self._channel.serial
                 self._owe()
+            elif not self._outgoing and self._lending.is_due and not self._output:
+                self._outgoing = self._channel.frame_request(
+                    "lend_go", typed=self._keys.release().decode("latin-1"))
+                self._lending.go()
+                self._is_painted = True
             if not self._outgoing:
                 return
-            sent = self._channel.send_now(self._outgoing)
+            sent = self._channel.send_now(self._outgoing, (0,) if self._is_passing else ())
             if not sent:
                 return
+            self._is_passing = False
             self._outgoing, self._held_back = self._outgoing[sent:], b""
 
     def _ask(self, verb, **fields):
-        """A request whose reply nobody awaits."""
-        if self._channel is not None:
-            self._outgoing += self._channel.frame_request(verb, **fields)
-            self._owe()
+        """A request whose reply nobody waits for; its serial."""
+        if self._channel is None:
+            return None
+        self._outgoing += self._channel.frame_request(verb, **fields)
+        serial = self._channel.serial
+        self._owe()
+        self._send_input()
+        return serial
+
+    # -- our terminal in the daemon's hand -----------------------------------------------
+
+    def _may_lend(self):
+        return self._is_interactive and self._has_terminal_out and self._reads_input \
+            and not self._read_only and self._backend.is_same_terminal(0, 1) \
+            and os.environ.get("PTYGUARD_DIRECT") != "0"
+
+    def _offer_terminal(self):
+        """Lend it, once nothing stands between: it is painted, and no answer is to be kept from it."""
+        if self._lending.may_offer and self._has_stdin and self._channel is not None \
+                and self._outcome is None and self._told is None and self._offset is not None \
+                and self._offset >= self._answered[1] and not self._queries.is_holding:
+            self._is_passing = True
+            self._lending.offer(None if self._leave_by == "none" else self._leave_by)
+
+    def _take_back(self):
+        """Have it again before we write to it; of a daemon that does not answer, without its word."""
+        if self._lending.is_ours:
+            return
+        self._lending.reclaim()
+        deadline = self._loop.clock() + TAKE_BACK_LIMIT_S
+        while self._channel is not None and not self._lending.is_ours:
             self._send_input()
+            if not Channel.wait_readable(self._channel, max(0.0, deadline - self._loop.clock())):
+                break
+            self._receive()
 
     # -- signals -------------------------------------------------------------------------
 
@@ -778,8 +849,7 @@ class Attachment:
                 self._end(HUNG_UP)
             elif name in _TYPED_AS and self._reads_input and self._is_interactive:
                 # Typed before the terminal was raw; Ctrl-\ may well be the detach key.
-                self._take_typed(_TYPED_AS[name])
-                self._send_input()
+                self._keys.feed(_TYPED_AS[name])
             elif name in _TYPED_AS:
                 # Without raw mode Ctrl-C comes to us: the program is who was meant.
                 self._ask("kill", target="@" + self._session["id"],
@@ -788,13 +858,24 @@ class Attachment:
                 self._ask("size", size=self._size())
             elif name == "SIGTSTP":
                 self._suspend()
+            elif name == "SIGCONT":
+                self._resume()
 
     def _suspend(self):
         """Stopped from outside: the shell gets its terminal, we get ours back later."""
+        self._take_back()
         if self._saved is not None:
             self._backend.leave_raw(0, self._saved)
         self._backend.stop_self()
         if self._saved is not None:
             self._saved = self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
+
+    def _resume(self):
+        """Continued: who had the terminal meanwhile may have set it up otherwise."""
+        if self._saved is not None:
+            self._backend.enter_raw(0, keep_output=not self._has_terminal_out)
+        if self._lending.is_lent:
+            self._ask("lend_go")        # who is stopped has its terminal taken away
+        self._offer_terminal()
         if self._size():
             self._ask("size", size=self._size())

@@ -364,6 +364,23 @@ class Backend:
         """A descriptor for writing to that terminal that is ours alone and does not block,
         or None where it cannot be had."""
 
+    def is_same_terminal(descriptor, other):
+        """Whether both are that terminal."""
+
+    def open_lent_terminal(descriptor):
+        """A descriptor of a terminal that somebody passed to us, for both ways, which is ours
+        alone and does not block.
+
+        Raises OSError where it is none, not the user's own, or cannot be opened anew.
+        """
+
+    def watch_stops(pid):
+        """An object that tells whether that process `is_stopped()` (or gone) just now, and is
+        to be closed by `close()`.
+
+        Raises OSError where that cannot be known.
+        """
+
     def is_foreground(descriptor):
         """Whether we may read from that terminal now."""
 

@@ -290,11 +290,14 @@ class Channel:
             self.wait_room()
             rest = rest[self.send_now(rest):]
 
-    def send_now(self, data):
-        """Send what the socket takes without waiting; the count, perhaps 0."""
+    def send_now(self, data, descriptors=()):
+        """Send what the socket takes without waiting; the count, perhaps 0.
+
+        `descriptors` go with the first byte, and stay ours.
+        """
         self._sock.settimeout(0)
         try:
-            return self._sock.send(data)
+            return self._backend.send_descriptors(self._sock, data, descriptors)
         except BlockingIOError:
             return 0
 

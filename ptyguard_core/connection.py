@@ -7,6 +7,8 @@ is always one of three things, in this order:
 2. control frames and history waiting in `out`;
 3. a new OUTPUT frame from the cursor, header and ring in one sendmsg.
 
+The output itself goes another way while the client's terminal is lent to us: see direct.py.
+
 Rule 1: framing never breaks.  Before output overwrites the unsent rest of a begun
         frame, that rest (one frame at most) is copied aside.
 Rule 2: it never blocks, and one turn sends a bounded amount.
@@ -20,7 +22,9 @@ from collections import deque
 
 from . import frames
 from .backend import FAILED, HANGUP, READABLE, WRITABLE
+from .direct import ASKED
 from .errors import ProtocolError
+from .link import close_all
 
 FRAMES_A_TURN = 8               # half a MiB; then others have their turn
 RECEIVE_BYTES = 64 * 1024
@@ -41,7 +45,7 @@ class Connection:
     """`owner` (the daemon) is told: on_frame, on_buffered, on_progress,
     on_caught_up, on_gap, on_protocol_error, on_close; and asked: is_input_full."""
 
-    def __init__(self, owner, loop, sock):
+    def __init__(self, owner, loop, sock, peer_pid=0):
         self.is_open = True
         self.has_said_hello = False
         self.hello = {}
@@ -52,12 +56,15 @@ class Connection:
         self.pending = 0                # requests that wait for their answer
         self.awaited_by = None          # the session that waits for this one to come and read
         self.ticket = os.urandom(8).hex()       # by which another connection means this one
+        self.direct = None              # its terminal, while that is lent to us
+        self.peer_pid = peer_pid        # by the kernel, or 0
         self.is_exit_told = False
         self.has_fallen = False         # output it has not read has been overwritten
         self.started_at = loop.clock()
         self._owner = owner
         self._loop = loop
         self._sock = sock
+        self._passed = []               # a descriptor that came and was not asked about yet
         self._decoder = frames.Decoder(frames.FROM_CLIENT)
         self._has_said_farewell = False
         self._arrived = None            # frames of one receive that are not acted on yet
@@ -109,9 +116,19 @@ class Connection:
 
     def unfollow(self):
         """Stop reading; the frame that is begun is still completed."""
+        self.give_back(ASKED)
         if self.cursor is not None:
             self._copy_aside()
         self.session = self.cursor = None
+
+    def hold_output(self):
+        """Complete the frame that is begun; what comes now stands behind it."""
+        self._copy_aside()
+
+    def give_back(self, reason):
+        """The terminal that was lent is the client's again, if it was lent; idempotent."""
+        if self.direct is not None:
+            self.direct.give_back(reason)
 
     def before_overwrite(self, start):
         """Everything below offset `start` is about to be overwritten (rule 1)."""
@@ -144,6 +161,8 @@ class Connection:
         if is_more is not None:
             self._loop.change(self._sock.fileno(), self._interest(is_more))
             self._maybe_go_on()
+        if self.direct is not None:
+            self.direct.write()
         if self.cursor and self.cursor.offset != before:
             self._owner.on_progress(self)
         if self.is_open:
@@ -185,7 +204,7 @@ class Connection:
     def _begin(self):
         """Begin the next OUTPUT frame, or queue what follows the last; False: nothing to send."""
         cursor = self.cursor
-        if cursor is None:
+        if cursor is None or self.direct is not None:
             return False
         if self.has_fallen:
             self.has_fallen = False
@@ -217,6 +236,8 @@ class Connection:
         if self.is_open:
             self._loop.change(self._sock.fileno(), self._interest(
                 self._frame_end is not None or bool(self._out)))
+            if self.direct is not None:
+                self.direct.update()
             self._maybe_go_on()
 
     def _maybe_go_on(self):
@@ -239,7 +260,7 @@ class Connection:
 
     def _receive(self):
         try:
-            data = self._sock.recv(RECEIVE_BYTES)
+            data = self._take_bytes()
         except BlockingIOError:
             return
         except OSError as error:
@@ -250,6 +271,21 @@ class Connection:
             return
         self._arrived = self._decoder.frames(data)
         self._act()
+
+    def _take_bytes(self):
+        """What has come; descriptors only from whom they are expected, and only the newest."""
+        if self.direct is not None or self.cursor is None or not self.cursor.is_interactive:
+            return self._sock.recv(RECEIVE_BYTES)
+        data, descriptors, _ = self._owner.backend.receive_descriptors(self._sock, RECEIVE_BYTES)
+        if descriptors:
+            close_all(self._passed)
+            self._passed = [descriptors.pop()]
+            close_all(descriptors)
+        return data
+
+    def take_passed(self):
+        """The descriptor that was passed along, the caller's from now on, or None."""
+        return self._passed.pop() if self._passed else None
 
     def _act(self):
         """Act on what has arrived, as far as rule 3 lets us; the rest waits."""
@@ -273,6 +309,10 @@ class Connection:
         if not self.is_open:
             return
         self.is_open = False
+        if self.direct is not None:
+            self.direct.close()
+            self.direct = None
+        close_all(self._passed)
         self._loop.forget(self._sock.fileno())
         self._sock.close()
         self._owner.on_close(self, reason)

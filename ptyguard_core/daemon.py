@@ -21,7 +21,7 @@ import json
 import os
 import time
 
-from . import frames, guardwire as wire, past, requests
+from . import direct, frames, guardwire as wire, past, requests
 from .agentlink import AgentLinks
 from .answering import Answering
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
@@ -539,6 +539,7 @@ class Daemon:
                 or session.is_to_run_again:
             return
         client.is_exit_told = True
+        client.give_back(direct.ENDED)
         client.send(frames.EVENT, event="exit", session=requests.describe(session),
                     spawn=session.record.get("spawn", 1), offset=client.cursor.offset)
 
@@ -1030,7 +1031,7 @@ class Daemon:
             self.log("peer_refused", uid=self.backend.peer_user(sock))
             sock.close()
             return
-        client = Connection(self, self.loop, sock)
+        client = Connection(self, self.loop, sock, self.backend.peer_process(sock))
         self.clients.add(client)
         self._buffered[client] = 0
         if len(self.clients) > self.clients_max:
@@ -1115,16 +1116,18 @@ class Daemon:
         if client.sends is not None:
             session = client.sends.session
             client.sends.take(data)
-        elif client.session is not None and client.cursor.may_type:
-            session = client.session
-            if session.master < 0 or session.record["exit"] is not None:
-                return
+            self.write_input(session)
+        else:
+            self.on_typed(client, data)
+
+    def on_typed(self, client, data):
+        """Whoever follows a session has typed that."""
+        session = client.session
+        # Else nobody is to be typed at: a late piece of a send, a program that has ended.
+        if session is not None and client.cursor.may_type and session.master >= 0 \
+                and session.record["exit"] is None:
             data = self.answering.take_input(session, client.cursor, data)
             self._type_input(session, client.cursor, data)
-            return
-        else:
-            return                          # nobody is to be typed at: a late piece of a send
-        self.write_input(session)
 
     def _type_input(self, session, cursor, data):
         """A client has typed that; by answers of its terminal it does not become the leader."""
@@ -1292,6 +1295,7 @@ class Daemon:
             for send in list(turns):
                 send.cancel("the daemon is being replaced")
         for client in list(self.clients):
+            client.give_back(direct.LEAVING)
             if client.cursor is not None and client.cursor.may_type:
                 client.say_farewell()       # what was typed so far is still to be heard
             else:

@@ -13,6 +13,7 @@ import os
 
 from . import frames
 from .agentlink import agent_path
+from .direct import lend, lend_go, reclaim
 from .errors import (Busy, CannotExecute, CommandNotFound, LimitReached, NoSuchSession,
                      OutputGap, ProtocolError, PtyguardError, SessionDestroyed, SessionExists,
                      StateUnusable, TimedOut, Unreachable, UsageError)
@@ -245,7 +246,8 @@ def info(daemon, _client, fields, reply):
         if session.ring else None
     told["input_queued"] = session.input_bytes
     told["viewers"] = [{"pid": c.owner.hello.get("pid"), "size": c.size,
-                        "interactive": c.is_interactive, "hold": c.hold, "offset": c.offset}
+                        "interactive": c.is_interactive, "hold": c.hold, "offset": c.offset,
+                        "direct": c.owner.direct is not None and c.owner.direct.is_live}
                        for c in session.cursors if c.owner and not c.is_log]
     told["environment"] = session.record.get("markers")
     told["agent"] = daemon.agents.describe(session.id)
@@ -614,7 +616,8 @@ def attach(daemon, client, fields, reply):
     daemon.follow(client, session, cursor)
     if cursor.is_interactive:
         daemon.agents.offer(session.id, client, agent,
-                            is_return=isinstance(fields.get("from"), int))
+                            is_return=isinstance(fields.get("from"), int)
+                            or _field(fields, "again", bool, False))
         # The first to come has seen all there is: only a later one needs a repaint.
         is_again = session.record.get("was_attached") or ring.start_offset > 0
         session.record["was_attached"] = True
@@ -1172,6 +1175,7 @@ def _logged_target(daemon, fields):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    ls, watch, info, status, resolve, start, attach, leave, read, detach, size, resize, repaint, send, cancel,
+    ls, watch, info, status, resolve, start, attach, lend, lend_go, reclaim, leave, read, detach, size, resize,
+    repaint, send, cancel,
     end_input, wait, collect, kill, restart, rename, own, prune, rm, reconcile, log_at,
     log_error, log_done, recording, written)}

@@ -651,6 +651,17 @@ class Modes:
         return b"".join(out) + b"".join(self._colours.values()) + self._link
 
 
+def undo_anything():
+    """What undoes whatever a program may have left on, in a terminal of which nobody knows.
+
+    Harmless where nothing was: the cursor stays, also where the alternate screen is not shown.
+    """
+    modes = Modes()
+    modes.feed(b"".join(_private(mode, not fresh) for mode, fresh in PRIVATE_MODES.items())
+               + b"\x1b[?1049h\x1b[4h\x1b[20h\x1b=\x1b[>4;1m\x1b[1 q\x1b[>1u\x1b[2;3r\x1b[1m\x0e\x1b(0")
+    return b"\x1b7" + modes.undo()
+
+
 def _note(modes, mode, value, fresh):
     """Keep `mode` in `modes` only while it differs from `fresh`, the latest set last."""
     modes.pop(mode, None)

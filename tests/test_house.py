@@ -51,7 +51,10 @@ HOUSE = {
     "playing": (2, "os session"),
     "export": (3, "os session"),
     "agentlink": (2, "socket"),
-    "connection": (2, ""),
+    "connection": (4, ""),
+    "keywatch": (2, "os time"),
+    "direct": (3, "socket daemon"),
+    "lending": (1, "os time socket"),
     "verdict": (2, "os socket time"),
     "updates": (2, "os time"),
     "copies": (2, "socket daemon"),
@@ -69,7 +72,7 @@ HOUSE = {
     "scope": (3, "time daemon"),
     "completion": (3, "os sys"),
     "guard": (4, "frames registry screen json argparse session"),
-    "requests": (3, ""),
+    "requests": (4, ""),
     "survey": (4, "daemon client session"),
     "guardlink": (4, "daemon"),
     "logkeeper": (3, "daemon client"),
@@ -108,7 +111,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
     "copies", "verdict",
-    "frames", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "tree", "registry", "session", "connection", "supervise", "requests",
+    "frames", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "detachkey", "keywatch", "direct", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
 # supervise is also the clients' way to a daemon, and may wait there.
