@@ -1214,6 +1214,11 @@ def make_poller(any_file=False):
     return _Poll()
 
 
+def make_inner_poller():
+    """A poller whose fileno() can be watched in one of `make_poller`; None where there is none."""
+    return select.epoll() if hasattr(select, "epoll") else None     # epoll(7), Q3
+
+
 def poller_name():
     """epoll, poll, ...: for the log's banner."""
     return "epoll" if hasattr(select, "epoll") else "poll"

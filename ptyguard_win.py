@@ -244,6 +244,10 @@ def make_poller(any_file=False):
     raise _unsupported()
 
 
+def make_inner_poller():
+    raise _unsupported()
+
+
 def poller_name():
     raise _unsupported()
 

@@ -329,6 +329,11 @@ class Backend:
         takes regular files and /dev/null, which epoll refuses.
         """
 
+    def make_inner_poller():
+        """A poller that can be watched in one of `make_poller`, by its fileno(): readable while
+        anything in it is ready.  None where pollers cannot be nested.
+        """
+
     def poller_name():
         """epoll, poll, ...: for the log's banner."""
 

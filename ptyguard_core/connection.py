@@ -14,6 +14,10 @@ Rule 1: framing never breaks.  Before output overwrites the unsent rest of a beg
 Rule 2: it never blocks, and one turn sends a bounded amount.
 Rule 3: a client that does not read its replies, or has asked very much that is not
         answered yet, is not listened to.
+Rule 4: of what it asks, a bounded number of frames is acted on at a time, and the rest at
+        the end of the turns that follow; until then nothing more of it is read.
+Rule 5: a client is urgent (loop.py) but while it has not taken what is there for it: then it
+        is one of many that streams are sent to.
 """
 
 import os
@@ -27,6 +31,7 @@ from .errors import ProtocolError
 from .link import close_all
 
 FRAMES_A_TURN = 8               # half a MiB; then others have their turn
+ACTS_A_TURN = 16                # rule 4
 RECEIVE_BYTES = 64 * 1024
 OUT_MAX = 1 << 20               # rule 3
 PENDING_MAX = 2048              # requests that are not answered yet: more than there are sessions
@@ -68,12 +73,13 @@ class Connection:
         self._decoder = frames.Decoder(frames.FROM_CLIENT)
         self._has_said_farewell = False
         self._arrived = None            # frames of one receive that are not acted on yet
+        self._is_going_on = False       # with those, at the end of this turn
         self._out = deque()
         self._out_bytes = 0
         self._frame_head = b""          # unsent header bytes of the begun OUTPUT frame
         self._frame_end = None          # where that frame ends; None: none is begun
         sock.setblocking(False)
-        loop.watch(sock.fileno(), self._on_ready, READABLE)
+        loop.watch(sock.fileno(), self._on_ready, READABLE, is_urgent=True)
 
     @property
     def buffered_bytes(self):
@@ -159,7 +165,7 @@ class Connection:
             self.close(f"sending failed: {error.strerror}")
             return
         if is_more is not None:
-            self._loop.change(self._sock.fileno(), self._interest(is_more))
+            self._watch_for(self._interest(is_more))
             self._maybe_go_on()
         if self.direct is not None:
             self.direct.write()
@@ -224,7 +230,13 @@ class Connection:
         if self._has_said_farewell:
             return READABLE
         # Also of one that is not listened to it has to be known when it goes.
-        return (WRITABLE if is_more else 0) | (READABLE if self._is_listened_to() else HANGUP)
+        reading = HANGUP if not self._is_listened_to() else 0 if self._arrived is not None else READABLE
+        return (WRITABLE if is_more else 0) | reading
+
+    def _watch_for(self, bits):
+        fd = self._sock.fileno()
+        self._loop.set_urgent(fd, not bits & WRITABLE)      # rule 5
+        self._loop.change(fd, bits)
 
     def _is_listened_to(self):
         # What is still to come then is what its socket holds, and it is the last.
@@ -234,17 +246,18 @@ class Connection:
     def update_interest(self):
         """Whether this client is listened to may have changed."""
         if self.is_open:
-            self._loop.change(self._sock.fileno(), self._interest(
-                self._frame_end is not None or bool(self._out)))
+            self._watch_for(self._interest(self._frame_end is not None or bool(self._out)))
             if self.direct is not None:
                 self.direct.update()
             self._maybe_go_on()
 
     def _maybe_go_on(self):
-        if self._arrived is not None and self._is_listened_to():
+        if self._arrived is not None and self._is_listened_to() and not self._is_going_on:
+            self._is_going_on = True
             self._loop.soon(self._go_on)
 
     def _go_on(self):
+        self._is_going_on = False
         if self.is_open and self._arrived is not None:
             self._act()
 
@@ -288,13 +301,13 @@ class Connection:
         return self._passed.pop() if self._passed else None
 
     def _act(self):
-        """Act on what has arrived, as far as rule 3 lets us; the rest waits."""
+        """Act on what has arrived, as far as rules 3 and 4 let us; the rest waits."""
         try:
-            for type_, _, payload in self._arrived:
+            for count, (type_, _, payload) in enumerate(self._arrived, 1):
                 self._owner.on_frame(self, type_, payload)
                 if not self.is_open:
                     return
-                if not self._is_listened_to():
+                if count == ACTS_A_TURN or not self._is_listened_to():
                     break
             else:
                 self._arrived = None
@@ -328,7 +341,7 @@ class Connection:
         except OSError as error:            # it has gone already
             self.close(f"sending failed: {error.strerror}")
             return
-        self._loop.change(self._sock.fileno(), READABLE)
+        self._watch_for(READABLE)
         self._maybe_go_on()
 
     def close_after_flush(self, reason):

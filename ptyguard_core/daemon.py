@@ -43,8 +43,8 @@ from .replies import is_only_replies
 from .restarting import Restarts, encode_launch
 from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, FAILED as GIVEN_UP, GUARD_LOST_IT,
-                      HELD_UNOPENED, LEADER, NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING,
-                      Session)
+                      HELD_UNOPENED, KEYS_BYTES_MAX, LEADER, NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED,
+                      SPAWNED, STARTING, Session)
 from .sweeping import Sweep
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
@@ -76,7 +76,7 @@ class Daemon:
         self.settings = settings
         self.program = program              # (interpreter, binary), for a new guard
         self.log = journal
-        self.loop = Loop(backend.make_poller(), time.monotonic)
+        self.loop = Loop(backend.make_poller(), time.monotonic, backend.make_inner_poller())
         self.wall_clock = time.time
         self.sessions = {}                  # id -> Session
         self.clients = set()
@@ -142,7 +142,7 @@ class Daemon:
             self.loop.forget(self._listener.fileno())
             self._listener.close()
         self._listener = sock
-        self.loop.watch(sock.fileno(), self._on_connection, READABLE if self._is_serving else 0)
+        self.loop.watch(sock.fileno(), self._on_connection, READABLE if self._is_serving else 0, is_urgent=True)
 
     def on_go(self, offers):
         """The terminals are ours now: adopt, reconcile with the records, listen."""
@@ -357,7 +357,11 @@ class Daemon:
         if bits & WRITABLE:
             self.write_input(session)
         if bits & (READABLE | FAILED) and session.master >= 0:
-            self._pump(session, READS_ALONE if self.loop.ready_count == 1 else 1)
+            was_urgent = session.typed_at is not None
+            is_alone = self.loop.ready_count == (0 if was_urgent else 1)
+            self._pump(session, READS_ALONE if is_alone else 1)
+            if was_urgent and not session.is_urgent(session.active_at):
+                self.loop.set_urgent(session.master, False)
             self._update_terminal(session)
 
     def _pump(self, session, reads):
@@ -400,6 +404,12 @@ class Daemon:
             self._update_terminal(session)
             if was_full and not session.is_full():
                 self._listen_again(session)
+
+    def _await_answer(self, session, data):
+        """A client has typed that: if it was a little, what comes next goes before streams."""
+        if len(data) <= KEYS_BYTES_MAX and self._is_serving and session.master >= 0:
+            session.await_answer(self.loop.clock())
+            self.loop.set_urgent(session.master, True)
 
     def _listen_again(self, session):
         for client in self.clients:
@@ -1116,6 +1126,7 @@ class Daemon:
         if client.sends is not None:
             session = client.sends.session
             client.sends.take(data)
+            self._await_answer(session, data)
             self.write_input(session)
         else:
             self.on_typed(client, data)
@@ -1137,6 +1148,7 @@ class Daemon:
         if cursor in session.cursors and not is_only_replies(data):
             session.typed(cursor)
             self.apply_size(session)
+        self._await_answer(session, data)
         self.write_input(session)
 
     def is_input_full(self, client):

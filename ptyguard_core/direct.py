@@ -53,7 +53,7 @@ class DirectTerminal:
         self._seen_at = -SEEN_S
         self._is_paused = False         # rule 2
         self._is_stuck = False          # it takes nothing for now
-        loop.watch(fd, self._on_ready, 0)
+        loop.watch(fd, self._on_ready, 0, is_urgent=True)
 
     def go(self, typed):
         """It is ours from here on, or again; `typed` was read by the client before."""
@@ -91,6 +91,7 @@ class DirectTerminal:
             bits = HANGUP if self._owner.is_input_full(self._client) else READABLE
             if self._is_stuck:
                 bits |= WRITABLE
+        self._loop.set_urgent(self._fd, not bits & WRITABLE)    # as rule 5 of connection.py
         self._loop.change(self._fd, bits)
 
     def write(self):

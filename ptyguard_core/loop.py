@@ -4,16 +4,27 @@ A descriptor is watched by one callable that gets the readiness bits; a deadline
 is an absolute time on the clock that was given.  The loop sleeps until the next
 fact: with nothing to do it does not wake.
 
+Some descriptors are urgent: somebody waits for an answer.  They lie in an inner poller,
+which is itself in the outer one, and are served between any two pieces of other work: a
+keystroke waits for one read of a terminal that streams, not for a turn of all of them.
+
 Rule 1: interest 0 means "not in the poller at all", since a poller reports
         hang-ups unasked and would spin.
 Rule 2: a callable that raises leaves the loop; who can answer for an error
         catches it below.  Run again, the loop has forgotten nothing but that call.
+Rule 3: who is urgent starves nobody: between two pieces of other work each is called once,
+        in a turn URGENT_A_TURN times, and what it asks for by `soon` is done there, but what
+        that asks for at the end of the turn.
+Rule 4: without an inner poller all are alike.
 """
 
 import heapq
 from collections import deque
 
+from .backend import READABLE, WRITABLE
+
 SLEEP_MAX_S = 86400.0           # pollers count milliseconds in an int: 24 days
+URGENT_A_TURN = 16              # calls of one descriptor: then it waits like others
 
 
 class Timer:
@@ -34,41 +45,73 @@ class Timer:
 
 
 class Loop:
-    """Readiness of `poller`, deadlines by `clock` (seconds, never going back)."""
+    """Readiness of `poller`, deadlines by `clock` (seconds, never going back).
 
-    def __init__(self, poller, clock):
+    `inner` is the back-end's poller for what is urgent, or None.
+    """
+
+    def __init__(self, poller, clock, inner=None):
         self.clock = clock
         self.is_stopped = False
-        self.ready_count = 0            # descriptors ready in this turn
+        self.ready_count = 0            # descriptors ready in this turn, but for the urgent and
+                                        # those that only take more
         self._poller = poller
+        self._inner = inner
+        self._inner_fd = None           # as the outer poller knows it
         self._interest = {}             # fd -> bits
         self._handlers = {}             # fd -> callable(bits)
+        self._urgent = set()
+        self._calls = {}                # urgent fd -> how often it was called in this turn
         self._timers = []
         self._soon = []
+        if inner is not None:
+            self._inner_fd = inner.fileno()
+            poller.register(self._inner_fd, READABLE)
 
-    def watch(self, fd, handler, bits):
+    def watch(self, fd, handler, bits, is_urgent=False):
         """Call `handler(bits)` whenever `fd` is ready for what is asked."""
         self._handlers[fd] = handler
         self._interest[fd] = 0
+        self.set_urgent(fd, is_urgent)
         self.change(fd, bits)
+
+    def set_urgent(self, fd, is_urgent):
+        """Whether `fd`, if it is watched, is served before others; cheap when nothing changes."""
+        if self._inner is None or is_urgent == (fd in self._urgent) or fd not in self._interest:
+            return
+        bits = self._interest[fd]
+        if bits:
+            self._poller_of(fd).unregister(fd)
+        self._urgent.add(fd) if is_urgent else self._urgent.discard(fd)
+        if bits:
+            self._poller_of(fd).register(fd, bits)
+
+    def is_urgent(self, fd):
+        """Whether it is served before others."""
+        return fd in self._urgent
+
+    def _poller_of(self, fd):
+        return self._inner if fd in self._urgent else self._poller
 
     def change(self, fd, bits):
         """Ask for other readiness of a watched `fd`; cheap when nothing changes."""
         before = self._interest[fd]
         if bits == before:
             return
+        poller = self._poller_of(fd)
         if not before:
-            self._poller.register(fd, bits)
+            poller.register(fd, bits)
         elif not bits:
-            self._poller.unregister(fd)
+            poller.unregister(fd)
         else:
-            self._poller.modify(fd, bits)
+            poller.modify(fd, bits)
         self._interest[fd] = bits
 
     def forget(self, fd):
         """Stop watching `fd`, before it is closed; idempotent."""
         if self._interest.pop(fd, 0):
-            self._poller.unregister(fd)
+            self._poller_of(fd).unregister(fd)
+        self._urgent.discard(fd)
         self._handlers.pop(fd, None)
 
     def at(self, deadline, act):
@@ -120,17 +163,50 @@ class Loop:
     def turn(self):
         """Wait for facts and act on them, once."""
         ready = self._poller.poll(self._sleep_s())
-        self.ready_count = len(ready)
-        for fd, bits in ready:
-            handler = self._handlers.get(fd)
-            if handler is not None:     # an earlier handler may have closed it
+        self._calls.clear()
+        # With its handler: one that is closed meanwhile is not called, nor another of that number.
+        due = [(fd, bits, self._handlers.get(fd)) for fd, bits in ready if fd != self._inner_fd]
+        self.ready_count = sum(bits != WRITABLE for _, bits, _ in due)
+        if len(due) < len(ready):
+            self._serve_urgent()
+        for index, (fd, bits, handler) in enumerate(due):
+            if index:
+                self._serve_urgent()
+            if handler is not None and self._handlers.get(fd) is handler:
                 handler(bits)
         if self._timers:
             self._fire()
         acts, self._soon = deque(self._soon), []
+        self._act_in_order(acts, self._serve_urgent)
+
+    def _serve_urgent(self):
+        """Call each urgent descriptor that is ready, once (rule 3)."""
+        if not self._urgent:
+            return
+        ready = self._inner.poll(0)
+        if not ready:
+            return
+        due = [(fd, bits, self._handlers.get(fd)) for fd, bits in ready]
+        later, self._soon = self._soon, []
         try:
-            while acts:                 # what these ask for comes next turn: no one starves
+            for fd, bits, handler in due:
+                calls = self._calls.get(fd, 0)
+                if calls < URGENT_A_TURN and handler is not None and self._handlers.get(fd) is handler:
+                    self._calls[fd] = calls + 1
+                    handler(bits)
+        except BaseException:
+            self._soon[:0] = later      # rule 2
+            raise
+        acts, self._soon = deque(self._soon), later
+        self._act_in_order(acts)
+
+    def _act_in_order(self, acts, between=None):
+        """Call what `soon` was given; what these ask for comes next turn: no one starves."""
+        try:
+            while acts:
                 acts.popleft()()
+                if acts and between is not None:
+                    between()
         finally:
             self._soon[:0] = acts       # one has failed: the others keep their turn
 
@@ -149,3 +225,4 @@ class Loop:
             act = heapq.heappop(self._timers).act
             if act is not None:
                 act()
+                self._serve_urgent()

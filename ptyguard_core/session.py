@@ -68,7 +68,9 @@ PROGRESS_S = 1.0                 # ... in this time, to go on holding
 INPUT_QUEUE_MAX = 1024 * 1024    # then senders wait
 DRAIN_S = 0.2                    # of reading: a grandchild may flood for ever
 READS_ALONE = 16                 # reads a turn while it is the only thing ready
-
+KEYS_BYTES_MAX = 1024            # typed at once by somebody who waits for the answer; else a paste
+ANSWER_BYTES = 32 * 1024         # output that may be the answer: a few screens
+ANSWER_S = 1.0                   # after this it is none
 
 LATEST, LARGEST, SMALLEST, FIXED = "latest", "largest", "smallest", "fixed"
 
@@ -166,6 +168,8 @@ class Session:
         self.forget_past()
         self.is_past_news = False       # it has changed since it was noted in the blob
         self.asked_from = None          # where a query stands that a successor is to answer
+        self.typed_at = None            # when somebody typed who may still wait for the answer ...
+        self.answer_end = 0             # ... which is over when output has got there
         self._lines = LineFeeder()
 
     @property
@@ -213,6 +217,18 @@ class Session:
         self.raw_exit = None
 
     # -- output --------------------------------------------------------------------------
+
+    def await_answer(self, now):
+        """Somebody has typed a little, and waits for what the program makes of it."""
+        self.typed_at = now
+        self.answer_end = self.ring.end_offset + ANSWER_BYTES
+
+    def is_urgent(self, now):
+        """Whether what comes may be the answer that somebody waits for, and no stream."""
+        if self.typed_at is not None and (self.ring.end_offset > self.answer_end
+                                          or now - self.typed_at > ANSWER_S):
+            self.typed_at = None
+        return self.typed_at is not None
 
     def allowance(self, cursor):
         """How far behind this cursor may hold the program back, or None."""

@@ -492,7 +492,7 @@ def pour(bystander, sock, piece, count):
     rest = memoryview(piece * count)
     turns = 0
     with contextlib.suppress(ConnectionError):
-        while rest and turns < 5:       # of the daemon, in which it took nothing
+        while rest and turns < 50:      # of the daemon, in which it took nothing
             if ready.poll(10):
                 rest = rest[sock.send(rest[:1 << 16]):]
                 turns = 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ptyguard_core.backend import FAILED, READABLE, WRITABLE
-from ptyguard_core.loop import Loop
+from ptyguard_core.loop import URGENT_A_TURN, Loop
 
 
 class Poller:
@@ -59,7 +59,17 @@ def test_a_ready_descriptor_calls_its_handler_with_the_bits(loop, poller):
     poller.ready = [[(6, WRITABLE), (5, READABLE | FAILED)]]
     loop.turn()
     assert seen == [(6, WRITABLE), (5, READABLE | FAILED)]
-    assert loop.ready_count == 2
+
+
+def test_of_those_that_are_ready_the_ones_that_only_take_more_are_not_counted(loop, poller):
+    counts = []
+    for fd in (5, 6, 7):
+        loop.watch(fd, lambda bits: counts.append(loop.ready_count), READABLE | WRITABLE)
+    poller.ready = [[(6, WRITABLE), (5, READABLE | FAILED)], [(5, READABLE), (7, READABLE | WRITABLE)]]
+    loop.turn()
+    assert counts == [1, 1]
+    loop.turn()
+    assert counts == [1, 1, 2, 2]
 
 
 def test_interest_zero_is_not_in_the_poller_at_all(loop, poller):
@@ -118,6 +128,216 @@ def test_an_error_in_a_handler_leaves_the_loop(loop, poller):
     poller.ready = [[(5, READABLE)]]
     with pytest.raises(ZeroDivisionError):
         loop.run()
+
+
+def test_a_descriptor_that_takes_the_number_of_one_that_was_ready_is_not_called_for_it(loop, poller):
+    seen = []
+
+    def reuse(_bits):
+        loop.forget(6)
+        loop.watch(6, lambda bits: seen.append("new"), READABLE)
+    loop.watch(5, reuse, READABLE)
+    loop.watch(6, lambda bits: seen.append("old"), READABLE)
+    poller.ready = [[(5, READABLE), (6, READABLE | FAILED)]]
+    loop.turn()
+    assert seen == []
+
+
+# --- what is urgent -----------------------------------------------------------------------
+
+INNER = 99
+
+
+class InnerPoller(Poller):
+    """Of the urgent: `ready` has the descriptors that are, until a handler takes them out."""
+
+    def fileno(self):
+        return INNER
+
+    def poll(self, timeout_s):
+        assert timeout_s == 0, "the inner poller never sleeps"
+        return [(fd, READABLE) for fd in self.ready if fd in self.asked]
+
+
+@pytest.fixture
+def inner():
+    return InnerPoller()
+
+
+@pytest.fixture
+def nested(poller, inner):
+    return Loop(poller, lambda: poller.now, inner)
+
+
+def watch_bulk(loop, seen, count):
+    for fd in range(count):
+        loop.watch(fd, lambda bits, fd=fd: seen.append(fd), READABLE)
+    return [(fd, READABLE) for fd in range(count)]
+
+
+def test_an_urgent_descriptor_lies_in_the_inner_poller_and_that_in_the_outer_one(nested, poller, inner):
+    nested.watch(5, lambda bits: None, READABLE, is_urgent=True)
+    nested.watch(6, lambda bits: None, READABLE)
+    assert inner.asked == {5: READABLE}
+    assert poller.asked == {INNER: READABLE, 6: READABLE}
+
+
+def test_an_urgent_descriptor_is_served_between_any_two_others(nested, poller, inner):
+    seen = []
+    poller.ready = [watch_bulk(nested, seen, 3)]
+    nested.watch(50, lambda bits: seen.append(50), READABLE, is_urgent=True)
+    inner.ready = [50]
+    nested.turn()
+    assert seen == [0, 50, 1, 50, 2]
+
+
+def test_urgent_descriptors_that_are_ready_at_the_beginning_of_a_turn_come_first(nested, poller, inner):
+    seen = []
+
+    def answer(_bits):
+        seen.append(50)
+        inner.ready.clear()
+    poller.ready = [watch_bulk(nested, seen, 2) + [(INNER, READABLE)]]
+    nested.watch(50, answer, READABLE, is_urgent=True)
+    inner.ready = [50]
+    nested.turn()
+    assert seen == [50, 0, 1]
+    assert nested.ready_count == 2
+
+
+def test_an_urgent_descriptor_is_served_between_what_soon_and_deadlines_ask_for(nested, poller, inner):
+    seen = []
+    nested.watch(50, lambda bits: seen.append(50), READABLE, is_urgent=True)
+    nested.at(1, lambda: seen.append("timer"))
+    nested.soon(lambda: seen.append("soon 1"))
+    nested.soon(lambda: seen.append("soon 2"))
+    inner.ready = [50]
+    nested.turn()
+    assert seen == ["timer", 50, "soon 1", 50, "soon 2"]
+
+
+def test_one_that_is_always_urgent_is_called_a_number_of_times_in_a_turn(nested, poller, inner):
+    seen = []
+    everyone = watch_bulk(nested, seen, 3 * URGENT_A_TURN)
+    poller.ready = [everyone, everyone]
+    nested.watch(500, lambda bits: seen.append(500), READABLE, is_urgent=True)
+    inner.ready = [500]
+    nested.turn()
+    assert seen.count(500) == URGENT_A_TURN
+    assert len(seen) == 4 * URGENT_A_TURN
+    nested.turn()
+    assert seen.count(500) == 2 * URGENT_A_TURN
+
+
+def test_an_urgent_handler_is_not_interrupted_by_another(nested, poller, inner):
+    seen = []
+
+    def pump(fd):
+        seen.append(("in", fd))
+        nested.soon(lambda: None)
+        seen.append(("out", fd))
+    for fd in (50, 51):
+        nested.watch(fd, lambda bits, fd=fd: pump(fd), READABLE, is_urgent=True)
+    inner.ready = [50, 51]
+    poller.ready = [[(INNER, READABLE)]]
+    nested.turn()
+    assert seen == [("in", 50), ("out", 50), ("in", 51), ("out", 51)]
+
+
+def test_what_an_urgent_handler_asks_for_soon_does_not_wait_for_the_end_of_the_turn(nested, poller, inner):
+    seen = []
+
+    def answer(_bits):
+        inner.ready.clear()
+        nested.soon(lambda: (seen.append("reply"), nested.soon(lambda: seen.append("rest"))))
+    poller.ready = [watch_bulk(nested, seen, 2) + [(INNER, READABLE)]]
+    nested.soon(lambda: seen.append("others"))
+    nested.watch(50, answer, READABLE, is_urgent=True)
+    inner.ready = [50]
+    nested.turn()
+    assert seen == ["reply", 0, 1, "others", "rest"]
+
+
+def test_an_error_in_an_urgent_handler_leaves_the_loop_which_forgets_nothing_else(nested, poller, inner):
+    seen = []
+
+    def broken(_bits):
+        nested.soon(lambda: seen.append("asked by it"))
+        inner.ready.clear()
+        raise ZeroDivisionError
+    nested.watch(50, broken, READABLE, is_urgent=True)
+    nested.soon(lambda: seen.append("asked before"))
+    inner.ready = [50]
+    poller.ready = [[(INNER, READABLE)]]
+    with pytest.raises(ZeroDivisionError):
+        nested.turn()
+    nested.turn()
+    assert seen == ["asked before", "asked by it"]
+
+
+def test_an_urgent_handler_may_forget_others_and_itself(nested, poller, inner):
+    seen = []
+
+    def first(_bits):
+        for fd in (0, 1, 50, 51):
+            nested.forget(fd)
+        seen.append(50)
+    poller.ready = [watch_bulk(nested, seen, 3) + [(INNER, READABLE)]]
+    nested.watch(50, first, READABLE, is_urgent=True)
+    nested.watch(51, lambda bits: seen.append(51), READABLE, is_urgent=True)
+    inner.ready = [50, 51]
+    nested.turn()
+    assert seen == [50, 2]
+    assert inner.asked == {} and poller.asked == {INNER: READABLE, 2: READABLE}
+
+
+def test_a_descriptor_becomes_urgent_and_ceases_to_be_with_the_interest_that_it_has(nested, poller, inner):
+    nested.watch(5, lambda bits: None, READABLE | WRITABLE)
+    nested.set_urgent(5, True)
+    nested.set_urgent(5, True)
+    assert inner.calls == [("register", 5, READABLE | WRITABLE)] and 5 not in poller.asked
+    nested.change(5, READABLE)
+    assert inner.asked == {5: READABLE}
+    nested.change(5, 0)
+    nested.set_urgent(5, False)
+    assert inner.asked == {} and 5 not in poller.asked
+    nested.change(5, READABLE)
+    assert poller.asked[5] == READABLE
+
+
+def test_one_that_is_forgotten_is_not_urgent_when_it_is_watched_again(nested, poller, inner):
+    nested.watch(5, lambda bits: None, READABLE, is_urgent=True)
+    nested.forget(5)
+    nested.set_urgent(5, True)                          # nobody's
+    nested.watch(5, lambda bits: None, READABLE)
+    assert inner.asked == {} and poller.asked[5] == READABLE
+
+
+def test_where_pollers_cannot_be_nested_all_are_alike(loop, poller):
+    seen = []
+    poller.ready = [watch_bulk(loop, seen, 2) + [(5, READABLE)]]
+    loop.watch(5, lambda bits: seen.append(5), READABLE, is_urgent=True)
+    loop.set_urgent(5, False)
+    loop.set_urgent(5, True)
+    loop.turn()
+    assert seen == [0, 1, 5]
+    assert loop.ready_count == 3
+
+
+def test_a_wait_within_the_loop_serves_what_is_urgent(nested, poller, inner):
+    seen = []
+    nested.watch(50, lambda bits: (seen.append(50), inner.ready.clear()), READABLE, is_urgent=True)
+    inner.ready = [50]
+    poller.ready = [[(INNER, READABLE)], [(6, READABLE)]]
+    assert nested.turn_until_ready(6, READABLE, None, lambda: seen.append("turn"))
+    assert seen == [50, "turn", "turn"]
+    assert 6 not in poller.asked
+
+
+def test_with_nothing_to_do_a_nested_loop_sleeps_for_ever_too(nested, poller, inner):
+    nested.watch(50, lambda bits: None, READABLE, is_urgent=True)
+    nested.turn()
+    assert poller.slept == [-1]
 
 
 # --- deadlines ----------------------------------------------------------------------------

@@ -1105,6 +1105,28 @@ def test_a_poller_tells_what_is_ready_and_nothing_else(any_file):
     poller.close()
 
 
+def test_an_inner_poller_is_readable_in_another_while_anything_in_it_is_ready():
+    inner = backend.make_inner_poller()
+    if inner is None:
+        assert backend.poller_name() != "epoll"
+        return
+    outer = backend.make_poller()
+    read_end, write_end = os.pipe()
+    inner.register(read_end, 1)
+    outer.register(inner.fileno(), 1)
+    assert list(outer.poll(0)) == []
+    os.write(write_end, b"x")
+    assert list(outer.poll(60.0)) == [(inner.fileno(), 1)]
+    assert list(inner.poll(0)) == [(read_end, 1)]
+    os.read(read_end, 1)
+    assert list(outer.poll(0)) == []
+    assert not os.get_inheritable(inner.fileno())
+    for fd in (read_end, write_end):
+        os.close(fd)
+    inner.close()
+    outer.close()
+
+
 def test_a_poller_for_any_file_takes_dev_null_and_regular_files(tmp_path):
     poller = backend.make_poller(any_file=True)
     (tmp_path / "file").write_text("")

@@ -590,3 +590,32 @@ def test_a_successor_gets_what_was_typed_and_is_unwritten_but_no_send():
 def test_the_numbers_are_those_of_the_design():
     assert (LEADER_ALLOWANCE, PROGRESS_BYTES, PROGRESS_S) == (256 * 1024, 64 * 1024, 1.0)
     assert (INPUT_QUEUE_MAX, session_module.DRAIN_S) == (1 << 20, 0.2)
+
+
+# --- whose answer is awaited ---------------------------------------------------------------
+
+def test_a_session_is_urgent_from_typing_until_it_has_written_more_than_an_answer():
+    session = new_session()
+    assert not session.is_urgent(5.0)
+    session.await_answer(5.0)
+    write(session, session_module.ANSWER_BYTES)
+    assert session.is_urgent(5.0)
+    write(session, 1)
+    assert not session.is_urgent(5.0)
+
+
+def test_a_session_is_urgent_for_a_while_after_typing():
+    session = new_session()
+    session.await_answer(5.0)
+    assert session.is_urgent(5.0 + session_module.ANSWER_S)
+    assert not session.is_urgent(5.1 + session_module.ANSWER_S)
+    assert not session.is_urgent(5.0)                   # once is enough
+
+
+def test_typing_again_makes_a_stream_urgent_again():
+    session = new_session()
+    session.await_answer(5.0)
+    write(session, 3 * session_module.ANSWER_BYTES)
+    session.await_answer(5.5)
+    write(session, session_module.ANSWER_BYTES)
+    assert session.is_urgent(5.5)
