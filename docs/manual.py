@@ -45,6 +45,8 @@ Without a verb, sessions are listed if standard output is a terminal, else help 
 ENVIRONMENT = (
     ("PTYGUARD_DIR", "where everything is kept, instead of ~/.ptyguard; --dir wins"),
     ("PTYGUARD_DETACH_KEY", "the detach key of attach, new and run; -e wins"),
+    ("PTYGUARD_DIRECT", "0: attach, new and run move all bytes through their connection, and do not lend the daemon "
+                        "their terminal"),
     ("PTYGUARD_IDLE_EXIT", "seconds without living sessions, kept output and clients after which daemon and "
                            "guard leave: 3600; with 0 they stay"),
     ("PTYGUARD_MAX_SESSIONS", "living sessions at most: 1000"),

@@ -154,8 +154,8 @@ class Connection:
         self.cursor.offset = self._frame_end
         self._frame_end = None
 
-    def flush(self):
-        """Send what the socket takes, a bounded amount."""
+    def flush(self, is_writable=False):
+        """Send what the socket takes, a bounded amount; `is_writable` is the lent terminal."""
         if not self.is_open or self._has_said_farewell:
             return
         before = self.cursor.offset if self.cursor else 0
@@ -168,7 +168,7 @@ class Connection:
             self._watch_for(self._interest(is_more))
             self._maybe_go_on()
         if self.direct is not None:
-            self.direct.write()
+            self.direct.write(is_writable)
         if self.cursor and self.cursor.offset != before:
             self._owner.on_progress(self)
         if self.is_open:

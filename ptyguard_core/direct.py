@@ -94,10 +94,13 @@ class DirectTerminal:
         self._loop.set_urgent(self._fd, not bits & WRITABLE)    # as rule 5 of connection.py
         self._loop.change(self._fd, bits)
 
-    def write(self):
-        """Write of the output what the terminal takes, a bounded amount."""
+    def write(self, is_writable=False):
+        """Write of the output what the terminal takes, a bounded amount.
+
+        `is_writable`: it takes bytes again, so that what it did not take is tried once more.
+        """
         client, cursor = self._client, self._client.cursor
-        if not self.is_live or self._is_paused or self._is_stuck:
+        if not self.is_live or self._is_paused or self._is_stuck and not is_writable:
             return
         if client.has_fallen:
             self.give_back(LAGGED)      # what follows is the connection's to tell
@@ -106,6 +109,9 @@ class DirectTerminal:
         left = (ring.end_offset if ring else cursor.offset) - cursor.offset
         if left and self._may_touch():
             left -= self._write_some(ring, min(left, WRITE_BYTES))
+        elif self._is_stuck:            # what it did not take is gone
+            self._is_stuck = False
+            self.update()
         if not self.is_live or self._is_paused or self._is_stuck:
             return
         if left:
@@ -130,8 +136,8 @@ class DirectTerminal:
             self.give_back(HUNG_UP)
             return 0
         cursor.offset += written
-        if written < count:
-            self._is_stuck = True
+        if self._is_stuck != (written < count):
+            self._is_stuck = written < count
             self.update()
         return written
 
@@ -139,9 +145,7 @@ class DirectTerminal:
         if not self._may_touch():
             return
         if bits & WRITABLE:
-            self._is_stuck = False
-            self.update()
-            self._client.flush()
+            self._client.flush(is_writable=True)
         if self.is_live and bits & (READABLE | FAILED):
             self._read()
 

@@ -51,6 +51,14 @@ def pg(world):
         yield client
 
 
+@pytest.fixture(params=["direct", "framed"])
+def both_ways(request, world):
+    """Each test of a file twice: terminals lent to the daemon, and bytes through the connection."""
+    world.env["PTYGUARD_DIRECT"] = "0" if request.param == "framed" else "1"
+    yield request.param
+    del world.env["PTYGUARD_DIRECT"]
+
+
 @pytest.fixture
 def name(request):
     """A session name that no other test uses."""

@@ -17,6 +17,8 @@ import pytest
 from ptyguard_core.screen import Screen
 from world import LIMIT_S, MEMORY, World, wait_until
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 DETACH = b"\x1c"
 
 # Tells the size at each change, echoes nothing, and answers lines.
@@ -35,6 +37,8 @@ def attach(world, session, *words, **options):
     terminal = world.terminal("attach", session.name, *words, **options)
     has_come(session, terminal)
     wait_until(lambda: is_raw(terminal), "raw mode")
+    if world.env.get("PTYGUARD_DIRECT") == "1" and "-r" not in words:
+        wait_until(lambda: (viewer(session, terminal) or {"direct": True})["direct"], "its terminal lent")
     return terminal
 
 

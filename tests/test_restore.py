@@ -6,9 +6,13 @@ import signal
 import sys
 import xml.dom.minidom
 
+import pytest
+
 from ptyguard_core.render import render_text
 from ptyguard_core.screen import Screen
 from world import LIMIT_S, wait_until
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def start(pg, name, line, **options):
