@@ -713,7 +713,7 @@ class Attachment:
             channel.close()
             history = sequences_told(ok) + history[:max(0, self._offset - ok["offset"])]
             if self._lending.has_been:
-                self._ends_line = history.endswith(b"\n")
+                self._ends_line = not history or history.endswith(b"\n")
         except (PtyguardError, EOFError, OSError):
             if self._lending.has_been:
                 self._output = []
