@@ -1,99 +1,74 @@
-#!/usr/bin/env python3
-"""Throughput: a flood of lines through an attached client, beside the peers.
-
-    bench/throughput.py [--megabytes N] [--rounds N] [--colour] [--detached]
-                        [--only NAME]... [--ptyguard [LABEL=]PATH]...
-
-A program writes 100 MB of 70-byte lines into a terminal of its own; a client shows
-them in an outer terminal, which this process holds and drains.  The contenders take
-turns, round after round, so that whatever else the machine does hits all of them.
+"""Throughput: floods of output, through an attached client, into a pipe, with nobody attached.
 
     this process <- outer PTY <- client <- keeper's process(es) <- inner PTY <- program
     this process <- outer PTY <- program                               ("bare")
 
-The program says that it is ready and waits for Enter.  The clock runs from Enter, typed
-once that token shows in the outer terminal, to the token that follows the last line.
-With --detached nobody is attached: the program times its own writing (the bare terminal
-is drained by this process then, too).
+The program does nothing but write one 64 KB block again and again. It says that it is there, and waits for a
+word; the clock runs from that word to the token that follows the last line. With nobody attached, and under a
+slow terminal, the program times its own writing.
 
-Seconds are medians; a ratio is the median of the rounds' ratios, each taken between runs
-that follow each other.  Compare ratios, not seconds.
+Whoever passes bytes on unchanged must have passed on all of them ("lost"). tmux and screen draw screens: what
+they show of a flood is theirs to choose ("shown").
 
-Rule 1: the program is not the bottleneck: it does nothing but write one 64 KB block again
-        and again.
-Rule 2: the drain is not the bottleneck: it reads into one buffer and looks for one token.
-        The column "drain" shows how much of the time this process was busy at all, and how
-        much of it in Python, the rest being the kernel's part of a terminal's read, which
-        every terminal pays.  Near 100 % the drain is what was measured.
-Rule 3: whoever passes bytes on unchanged must have passed on all of them ("output").
-        tmux and screen draw screens; what they show of a flood is theirs to choose.
-Rule 4: every run has a directory of its own, in its environment or its arguments, and
-        every process that still carries that name at the end is ended by pid.
+The drain is not the bottleneck. It reads into one buffer and looks for one token. "drain" is the share of the
+time that it was busy at all, "in Python" the share of its own code; the difference is the kernel's part of a
+terminal's read, which any reader pays. And the last table has the same program on a bare terminal, drained by
+this process and by `cat >/dev/null`, which share nothing.
+
+Under the slow terminal the outer one takes one megabyte a second. "fresh after" is the time from the program's
+end until what it wrote last is on the screen.
 
 Not measured: starting, attaching, and how a terminal paints.
 """
 
-import argparse
-import collections
-import fcntl
 import os
-import select
+import shlex
 import shutil
-import signal
-import statistics
-import struct
 import subprocess
 import sys
-import tempfile
-import termios
 import time
+from functools import partial
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from contenders import BARE, Contender, Place, verbs, with_sockets
+from outer import Pipe, Share, Terminal, end
+from rounds import Failure, take_turns
+from tables import Figure, Table
+
+ROUNDS = 5
 LINE_BYTES = 70
 BLOCK_BYTES = 64 * 1024
-COLS, ROWS = 80, 24
-RUN_LIMIT_S = 300.0
+SLOW_BYTES_PER_S = 1_000_000
+SLOW_PIECE_BYTES = 4096
 READY, END = b"<<ready>>", b"<<end>>"
 
-# Arguments: block file, number of blocks, and with nobody attached two FIFOs.
+# Arguments: block file, number of blocks, and three names: go and leave (FIFOs), report.
 PROGRAM = f"""
 import os, sys, time
-with open(sys.argv[1], "rb") as file:
+path, count, go, leave, report = sys.argv[1:]
+with open(path, "rb") as file:
     block = file.read()
-count = int(sys.argv[2])
-if sys.argv[3:]:
-    open(sys.argv[3]).close()
-else:
-    os.write(1, {READY!r})
-    os.read(0, 100)
+os.write(1, {READY!r})
+open(go).close()
 began = time.perf_counter()
-for _ in range(count):
-    os.write(1, block)
+for _ in range(int(count)):
+    rest = block
+    while rest:
+        rest = rest[os.write(1, rest):]
 took = time.perf_counter() - began
-if sys.argv[3:]:
-    with open(sys.argv[4], "w") as file:
-        file.write(repr(took))
-else:
-    os.write(1, {END!r})
-    os.read(0, 100)
+os.write(1, {END!r})
+with open(report + ".draft", "w") as file:
+    file.write(repr(took))
+os.rename(report + ".draft", report)
+open(leave).close()
 """
-
-Contender = collections.namedtuple("Contender", "name attached detached end variables is_exact")
-Run = collections.namedtuple("Run", "seconds drain_share python_share output_bytes")
-
-
-class Failure(Exception):
-    """A contender did not do its part."""
 
 
 # -- what is written --------------------------------------------------------------------------
 
-def plain_block():
-    """About 64 KB of whole lines."""
+def text_block():
+    """About 64 KB of whole lines of 70 bytes."""
     letters = bytes(range(ord("a"), ord("z") + 1)) * 4
-    lines = [letters[i % 26:i % 26 + LINE_BYTES - 1] + b"\n"
-             for i in range(BLOCK_BYTES // LINE_BYTES)]
-    return b"".join(lines)
+    return b"".join(letters[i % 26:i % 26 + LINE_BYTES - 1] + b"\n" for i in range(BLOCK_BYTES // LINE_BYTES))
 
 
 def colour_block():
@@ -108,338 +83,204 @@ def colour_block():
     return b"".join(lines)
 
 
-# -- contenders -------------------------------------------------------------------------------
-
-def contenders(copies):
-    """Those that are installed, in their order; {d} stands for the run's directory.
-
-    `copies` are (label, path) of the ptyguards to measure.
-    """
-    found = [Contender("bare", [], None, None, {}, True)]
-    for label, path in copies:
-        command = [sys.executable, path]
-        found.append(Contender(label, command + ["run", "--"], command + ["start", "--"],
-                               command + ["daemon", "stop", "--sessions", "kill", "--force"],
-                               {"PTYGUARD_DIR": "{d}/state"}, True))
-    tmux = ["tmux", "-L", "private", "-f", "/dev/null"]
-    peers = [
-        Contender("dtach", ["dtach", "-c", "{d}/socket", "-r", "none"],
-                  ["dtach", "-n", "{d}/socket", "-r", "none"], None, {}, True),
-        Contender("abduco", ["abduco", "-c", "bench"], ["abduco", "-n", "bench"], None,
-                  {"ABDUCO_SOCKET_DIR": "{d}"}, True),
-        Contender("tmux", tmux + ["new-session"], tmux + ["new-session", "-d"],
-                  tmux + ["kill-server"], {"TMUX_TMPDIR": "{d}"}, False),
-        Contender("screen", ["screen", "-c", "/dev/null", "-S", "bench"],
-                  ["screen", "-c", "/dev/null", "-dmS", "bench"], None,
-                  {"SCREENDIR": "{d}/screens"}, False),
-    ]
-    return found + [peer for peer in peers if shutil.which(peer.name)]
+def short_block():
+    """The same amount, of lines of 2 to 8 bytes, as `yes` writes them."""
+    letters = b"yestern"
+    lines, total = [], 0
+    while total < BLOCK_BYTES - 8:
+        lines.append(letters[:1 + len(lines) % 7] + b"\n")
+        total += len(lines[-1])
+    return b"".join(lines)
 
 
-class Place:
-    """One run's directory, with whatever lives in it.  A context manager."""
+# -- one run of each kind ---------------------------------------------------------------------
 
-    def __init__(self, contender, block):
-        self.contender = contender
-        self.directory = tempfile.mkdtemp(prefix="ptyguard-bench-")
-        os.mkdir(os.path.join(self.directory, "screens"), 0o700)
-        self.block_path = os.path.join(self.directory, "block")
-        with open(self.block_path, "wb") as file:
-            file.write(block)
-        self.environment = {
-            name: value for name, value in os.environ.items()
-            if not name.startswith(("PTYGUARD", "TMUX", "STY", "SCREEN", "DTACH", "ABDUCO"))}
-        self.environment.update(TERM="xterm-256color", BENCH_DIRECTORY=self.directory)
-        for name, value in contender.variables.items():
-            self.environment[name] = self._here(value)
+class Writer:
+    """The program, in a place: its argv, and what is said to it and by it."""
 
-    def __enter__(self):
-        return self
+    def __init__(self, place, block, count):
+        self._place = place
+        self._path, self._count = place.write("block", block), count
+        for name in ("go", "leave"):
+            os.mkfifo(place.path(name))
 
-    def __exit__(self, *_):
-        if self.contender.end:
-            subprocess.run(self.command(self.contender.end), env=self.environment, timeout=60,
-                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, check=False)
-        for pid in self._leftovers():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        shutil.rmtree(self.directory, ignore_errors=True)
+    @property
+    def argv(self):
+        return [sys.executable, "-I", "-S", "-c", PROGRAM, self._path, str(self._count)] + [
+            self._place.path(name) for name in ("go", "leave", "report")]
 
-    def _here(self, text):
-        return text.replace("{d}", self.directory)
+    def go(self):
+        """Let it begin.  Blocks until it is there."""
+        open(self._place.path("go"), "w").close()
 
-    def command(self, words, program=()):
-        """The argv of a contender in this place."""
-        return [self._here(word) for word in words] + list(program)
-
-    def program(self, count, *fifos):
-        """The argv of the program that writes `count` blocks."""
-        return [sys.executable, "-I", "-S", "-c", PROGRAM, self.block_path, str(count), *fifos]
-
-    def _leftovers(self):
-        """Pids of the living that carry this directory's name (rule 4); Linux only."""
-        mark = os.fsencode(self.directory)
-        for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            words = b""
-            try:
-                for part in ("cmdline", "environ"):
-                    with open(f"/proc/{name}/{part}", "rb") as file:
-                        words += file.read()
-            except OSError:
-                continue                # gone, or not ours to look at
-            if mark in words:
-                yield int(name)
-
-
-# -- the outer terminal -----------------------------------------------------------------------
-
-class Terminal:
-    """A process in a terminal whose master is ours."""
-
-    def __init__(self, argv, environment):
-        self.master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLS, 0, 0))
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        self.process = subprocess.Popen(argv, env=environment, stdin=slave, stdout=slave,
-                                        stderr=slave, preexec_fn=take_terminal, close_fds=True)
-        os.close(slave)
-        self._file = open(self.master, "rb", buffering=0)
-        self._buffer = bytearray(BLOCK_BYTES + len(READY))
-
-    def drain_to(self, token):
-        """Read at full speed up to `token`; the number of bytes read, token included.
-
-        Blocks; whoever calls sets the alarm.
-        """
-        kept = len(token) - 1           # of the last read, in front: a read may cut the token
-        buffer, read = self._buffer, self._file.readinto
-        view = memoryview(buffer)[kept:]
-        buffer[:kept] = bytes(kept)
-        total = last = 0
-        while True:
-            try:
-                count = read(view)
-            except OSError:             # EIO: everybody has let go
-                count = 0
-            if not count:
-                raise Failure(f"it ended after {total} bytes of output, exit code "
-                              f"{self._exit_code()}; its last words: "
-                              f"{bytes(view[:last][-200:])!r}")
-            total, last = total + count, count
-            found = buffer.find(token, 0, kept + count)
-            if found >= 0:
-                return total - (kept + count - found - len(token))
-            buffer[:kept] = buffer[count:count + kept]
-
-    def _exit_code(self):
+    def took(self):
+        """The seconds that it wrote, once it has; else None."""
         try:
-            return self.process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            return "unknown, it still runs"
+            with open(self._place.path("report")) as file:
+                return float(file.read())
+        except FileNotFoundError:
+            return None
 
-    def type(self, data):
-        """Type what the kernel takes at once."""
-        os.write(self.master, data)
 
-    def close(self):
-        """Read on until the process has ended, or a while; then hang up."""
-        deadline = time.monotonic() + 10.0
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if select.select([self.master], [], [], 0.02)[0]:
-                try:
-                    self._file.readinto(self._buffer)
-                except OSError:
-                    break
-        self._file.close()
-        if self.process.poll() is None:
+def run_attached(contender, block, count):
+    """With this process's terminal around the client."""
+    with Place(contender) as place:
+        writer = Writer(place, block, count)
+        with Terminal(place.command(contender.attached, writer.argv), place.environment) as terminal:
+            terminal.to(READY)
+            return _flood(contender, writer, terminal, count * (len(block) + block.count(b"\n")))   # ONLCR
+
+
+def run_piped(contender, block, count):
+    """Into a pipe that is read here."""
+    through = {"bare": lambda argv: argv,
+               "script": lambda argv: ["script", "-qefc", " ".join(map(shlex.quote, argv)), "/dev/null"],
+               "ptyguard": lambda argv: verbs(contender, "run", "--") + argv}[contender.kind]
+    with Place(contender) as place:
+        writer = Writer(place, block, count)
+        with Pipe(through(writer.argv), place.environment) as pipe:
+            pipe.to(READY)
+            crs = 0 if contender is BARE else block.count(b"\n")
+            return _flood(contender, writer, pipe, count * (len(block) + crs))
+
+
+def _flood(contender, writer, drain, expected_bytes):
+    """Figures of one flood, from `go` to END."""
+    share, began = Share(), time.perf_counter()
+    writer.go()
+    output = drain.to(END) - len(END)
+    seconds = time.perf_counter() - began
+    return dict(share.figures(), seconds=seconds, mb_s=expected_bytes / 1e6 / seconds,
+                lost=expected_bytes - output if contender.is_exact else None,
+                shown=None if contender.is_exact else output / expected_bytes)
+
+
+def run_detached(contender, block, count):
+    """With nobody attached; a bare terminal has to have a drain."""
+    if contender is BARE:
+        return run_drained(block, count, by_cat=False)
+    with Place(contender) as place:
+        writer = Writer(place, block, count)
+        place.run(place.command(contender.detached, writer.argv))
+        writer.go()
+        seconds = _wait_for(writer)
+    return {"seconds": seconds, "mb_s": len(block) * count / 1e6 / seconds}
+
+
+def _wait_for(writer):
+    while writer.took() is None:
+        time.sleep(0.005)               # the program's own clock counts, not this one
+    return writer.took()
+
+
+def run_drained(block, count, by_cat):
+    """A bare terminal, drained here or by cat; the program's own clock."""
+    with Place(BARE) as place:
+        writer = Writer(place, block, count)
+        with Terminal(writer.argv, place.environment) as terminal:
+            terminal.to(READY)
+            cat = by_cat and subprocess.Popen(["cat"], stdin=terminal.fd, stdout=subprocess.DEVNULL,
+                                              env=place.environment)
             try:
-                self.process.wait(5.0)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def measure_attached(contender, block, count):
-    """One run with this process's terminal around the client."""
-    with Place(contender, block) as place:
-        terminal = Terminal(place.command(contender.attached, place.program(count)),
-                            place.environment)
-        try:
-            terminal.drain_to(READY)
-            cpu, began = os.times(), time.perf_counter()
-            terminal.type(b"\r")
-            output_bytes = terminal.drain_to(END)
-            seconds, now = time.perf_counter() - began, os.times()
-            terminal.type(b"\r")
-        finally:
-            terminal.close()
-    python = now.user - cpu.user
-    return Run(seconds, (python + now.system - cpu.system) / seconds, python / seconds,
-               output_bytes)
-
-
-def measure_detached(contender, block, count):
-    """One run with nobody attached; the bare terminal has to have a drain."""
-    if contender.detached is None:
-        return measure_attached(contender, block, count)
-    with Place(contender, block) as place:
-        go, report = (os.path.join(place.directory, name) for name in ("go", "report"))
-        os.mkfifo(go)
-        os.mkfifo(report)
-        done = subprocess.run(place.command(contender.detached, place.program(count, go, report)),
-                              env=place.environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-        if done.returncode:
-            raise Failure(f"exit code {done.returncode}: {done.stderr!r}")
-        open(go, "w").close()           # blocks until the program is there
-        with open(report) as file:
-            return Run(float(file.read()), None, None, None)
-
-
-# -- rounds and report ------------------------------------------------------------------------
-
-def _too_late(*_):
-    raise Failure(f"not done after {RUN_LIMIT_S:g} s")
-
-
-def run_rounds(chosen, measure, block, count, rounds):
-    """({name: [Run of each round]}, {name: why it has none}); who fails once is out."""
-    runs = {contender.name: [] for contender in chosen}
-    failures = {}
-    signal.signal(signal.SIGALRM, _too_late)
-    for number in range(rounds):
-        for contender in chosen:
-            if contender.name not in runs:
-                continue
-            signal.setitimer(signal.ITIMER_REAL, RUN_LIMIT_S)
-            try:
-                run = measure(contender, block, count)
-            except Failure as failure:
-                del runs[contender.name]
-                failures[contender.name] = f"failed in round {number + 1}: {failure}"
-                sys.stderr.write(f"{contender.name} {failures[contender.name]}\n")
-                continue
+                writer.go()
+                if not cat:
+                    terminal.to(END)
+                seconds = _wait_for(writer)
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            runs[contender.name].append(run)
-            sys.stderr.write(f"round {number + 1}/{rounds} {contender.name} {run.seconds:.3f} s\n")
-    return runs, failures
+                if cat:
+                    end(cat)
+    return {"seconds": seconds, "mb_s": len(block) * count / 1e6 / seconds}
 
 
-def ratio(runs, name, base):
-    """The median over the rounds of name's seconds through base's, or None."""
-    if name not in runs or base not in runs:
-        return None
-    return statistics.median(one.seconds / other.seconds
-                             for one, other in zip(runs[name], runs[base]))
+def run_slow(contender, block, count):
+    """With an outer terminal that takes SLOW_BYTES_PER_S."""
+    with Place(contender) as place:
+        writer = Writer(place, block, count)
+        with Terminal(place.command(contender.attached, writer.argv), place.environment) as terminal:
+            terminal.to(READY)
+            writer.go()
+            return _drain_slowly(terminal, writer, count * (len(block) + block.count(b"\n")))
 
 
-def table(chosen, runs, megabytes, expected_bytes):
-    """The report's lines."""
-    yield "| program | median s | min-max s | MB/s | x bare | x dtach | drain (Python) | output |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for contender in chosen:
-        mine = runs.get(contender.name)
-        if mine is None:
-            continue
-        seconds = [run.seconds for run in mine]
-        middle = statistics.median(seconds)
-        ratios = (ratio(runs, contender.name, base) for base in ("bare", "dtach"))
-        yield "| " + " | ".join([
-            contender.name, f"{middle:.2f}", f"{min(seconds):.2f}-{max(seconds):.2f}",
-            f"{megabytes / middle:.0f}", *("-" if r is None else f"{r:.2f}" for r in ratios),
-            _drain_text(mine), _output_text(contender, mine, expected_bytes)]) + " |"
+def _drain_slowly(terminal, writer, expected_bytes):
+    """Take so much a second until the program has written all, and its last word shows."""
+    began, total, kept = time.perf_counter(), 0, b""
+    shown_at = ended_at = None
+    while shown_at is None or ended_at is None:
+        ahead_s = total / SLOW_BYTES_PER_S - (time.perf_counter() - began)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+        data = terminal.some(0.005, SLOW_PIECE_BYTES)
+        if data is None:
+            raise Failure(f"it ended after {total} bytes of output")
+        total += len(data)
+        kept = kept[-len(END):] + data
+        if shown_at is None and END in kept:
+            shown_at = time.perf_counter()
+        if ended_at is None and writer.took() is not None:
+            ended_at = time.perf_counter()
+    return {"seconds": writer.took(), "fresh": max(0.0, shown_at - ended_at),
+            "shown": min(1.0, total / expected_bytes)}
 
 
-def _drain_text(runs):
-    if runs[0].drain_share is None:
-        return "-"
-    return "{:.0%} ({:.0%})".format(statistics.median(run.drain_share for run in runs),
-                                    statistics.median(run.python_share for run in runs))
+# -- the measure ------------------------------------------------------------------------------
+
+SECONDS = Figure("seconds", "s", "{:.2f}")
+RATE = Figure("mb_s", "MB/s", "{:.0f}")
+SHARES = [Figure("drain", "drain", "{:.0%}"), Figure("python", "in Python", "{:.0%}")]
+OUTPUT = [Figure("lost", "lost bytes", "{:.0f}", "max"), Figure("shown", "shown", "{:.0%}", "min")]
 
 
-def _output_text(contender, runs, expected_bytes):
-    if runs[0].output_bytes is None:
-        return "-"
-    fewest = min(run.output_bytes for run in runs)
-    if not contender.is_exact:
-        return f"{fewest / expected_bytes:.0%} of the bytes"
-    return "all" if fewest >= expected_bytes else f"{expected_bytes - fewest} BYTES LOST"
+FLOODS = (("text", "Attached, text in lines of 70 bytes", text_block, 30),
+          ("colour", "Attached, a colour for every word", colour_block, 20),
+          ("short", "Attached, lines of 2 to 8 bytes", short_block, 10))
 
 
-def verdict(runs, failures, names):
-    """Who failed, then the bar, one line for each ptyguard; nothing is left unsaid."""
-    for name, why in failures.items():
-        yield f"{name} {why}"
-    for name in names:
-        found = ratio(runs, name, "dtach")
-        if found is None:
-            yield f"{name}: not compared with dtach, one of them was not measured"
-        else:
-            yield (f"{name}: {found:.2f} x dtach: "
-                   + ("not slower" if found <= 1.0 else "SLOWER, the bar is 1.00"))
+def measure(chosen, options):
+    """The tables, one by one."""
+    rounds = options.rounds or ROUNDS
+    for name, title, make, megabytes in FLOODS[:1] if options.quick else FLOODS:
+        block, count = _amount(make(), megabytes, options)
+        cases = [(one.name, partial(run_attached, one, block, count)) for one in with_sockets(chosen)]
+        yield _table(name, f"{title}: {_megabytes(block, count)}", [SECONDS, RATE] + OUTPUT + SHARES,
+                     take_turns(cases, rounds, name))
+
+    block, count = _amount(text_block(), 30, options)
+    cases = [(one.name, partial(run_detached, one, block, count)) for one in chosen]
+    yield _table("detached", f"Nobody attached: the program's time for {_megabytes(block, count)} of text",
+                 [SECONDS, RATE], take_turns(cases, rounds, "detached"))
+
+    block, count = _amount(text_block(), 4, options)
+    cases = [(one.name, partial(run_slow, one, block, count)) for one in chosen]
+    slow_rounds = options.rounds or 2
+    yield _table("slow", f"A slow terminal (1 MB/s): the program's time for {_megabytes(block, count)} of text",
+                 [SECONDS, Figure("fresh", "fresh after s", "{:.2f}"), OUTPUT[1]],
+                 take_turns(cases, slow_rounds, "slow"))
+
+    block, count = _amount(text_block(), 30, options)
+    cases = [(one.name, partial(run_piped, one, block, count)) for one in chosen + script()
+             if one.kind in ("bare", "script", "ptyguard")]
+    yield _table("pipe", f"Into a pipe: `ptyguard run`, script and no terminal at all, {_megabytes(block, count)} "
+                         "of text", [SECONDS, RATE, OUTPUT[0]] + SHARES, take_turns(cases, rounds, "pipe"))
+
+    cases = [(name, partial(run_drained, block, count, name == "cat")) for name in ("this process", "cat")]
+    yield _table("drain", f"The drain itself: a bare terminal, {_megabytes(block, count)} of text",
+                 [SECONDS, RATE], take_turns(cases, rounds, "drain"), bases=["cat"])
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description="Lines through an attached client, beside the "
-                                                 "peers: medians and ratios.")
-    parser.add_argument("--megabytes", type=int, default=100, metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--only", action="append", metavar="NAME",
-                        help="only this contender; can be repeated")
-    parser.add_argument("--colour", action="store_true", help="a colour for every word")
-    parser.add_argument("--detached", action="store_true",
-                        help="nobody attached: how long the program takes to write")
-    parser.add_argument("--ptyguard", action="append", metavar="[LABEL=]PATH",
-                        help="the ptyguard.py or .pyz to measure; repeated, they are compared")
-    arguments = parser.parse_args()
-    if arguments.megabytes < 1 or arguments.rounds < 1:
-        parser.error("at least one megabyte, one round")
-    return parser, arguments
+def script():
+    """util-linux's script, which puts a terminal before a pipe; none where it is not installed."""
+    return [Contender("script", "script", *[None] * 4, {}, True, None, None)] if shutil.which("script") else []
 
 
-def main():
-    parser, arguments = parse_arguments()
-    copies = []
-    for item in arguments.ptyguard or [os.path.join(ROOT, "ptyguard.py")]:
-        label, equals, path = item.partition("=")
-        copies.append((label, os.path.abspath(path)) if equals
-                      else ("ptyguard", os.path.abspath(item)))
-    chosen = contenders(copies)
-    names = [contender.name for contender in chosen]
-    if len(set(names)) < len(names):
-        parser.error("each --ptyguard needs a LABEL= of its own")
-    for name in arguments.only or ():
-        if name not in names:
-            parser.error(f"{name} is not installed; there are: {', '.join(names)}")
-    if arguments.only:
-        chosen = [contender for contender in chosen if contender.name in arguments.only]
-
-    block = colour_block() if arguments.colour else plain_block()
-    count = -(-arguments.megabytes * 1000 * 1000 // len(block))
-    expected_bytes = count * (len(block) + block.count(b"\n"))      # ONLCR
-    measure = measure_detached if arguments.detached else measure_attached
-    runs, failures = run_rounds(chosen, measure, block, count, arguments.rounds)
-    print(f"{count * len(block) / 1e6:.0f} MB of {'colour-heavy' if arguments.colour else 'plain'} "
-          f"lines, {'detached' if arguments.detached else 'one attached client'}, "
-          f"{arguments.rounds} rounds, {os.cpu_count()} processors, "
-          f"{os.uname().sysname} {os.uname().release}, Python {sys.version.split()[0]}\n")
-    print("\n".join(table(chosen, runs, count * len(block) / 1e6, expected_bytes)))
-    print()
-    measured = [label for label, _ in copies if label in runs or label in failures]
-    for line in verdict(runs, failures, measured):
-        print(line)
-    return 1 if failures else 0
+def _amount(block, megabytes, options):
+    wanted = (options.megabytes or megabytes) * 1000 * 1000
+    return block, 4 if options.quick else -(-wanted // len(block))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _megabytes(block, count):
+    return f"{len(block) * count / 1e6:.3g} MB"
+
+
+def _table(name, title, figures, results, bases=None):
+    return Table(name, title, figures, ["seconds"], *results, bases=bases)
