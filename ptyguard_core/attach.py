@@ -581,18 +581,18 @@ class Attachment:
             self._write_own((b"" if self._ends_line else b"\r\n") + line + b"\r\n")
 
     def _clear_notice(self):
-        if not self._is_full_screen():
+        if self._is_full_screen():
+            self._write_own(b"\x1b7\x1b[999;1H\x1b[m\x1b[2K\x1b8")
+        else:
             self._write_own(b"[ptyguard: the daemon answers again]\r\n")
-            return
-        self._write_own(b"\x1b7\x1b[999;1H\x1b[m\x1b[2K\x1b8")
+            if not self._lending.has_been:
+                return                  # else it may be a full screen by now
         size = self._size()
         if size is not None and size[1] > 1:    # the program paints anew what stood there
             self._ask("size", size=[size[0], size[1] - 1])
             self._ask("size", size=size)
 
     def _is_full_screen(self):
-        if self._lending.has_been:
-            return True                 # as far as we know: then it does no harm, either
         modes = Modes()
         modes.feed(b"".join(self._shown))
         return modes.is_alternate

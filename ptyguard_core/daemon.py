@@ -20,6 +20,7 @@ guardlink.py sees to it that a new guard comes up and is given everything.
 import json
 import os
 import time
+from collections import deque
 
 from . import direct, frames, guardwire as wire, past, requests
 from .agentlink import AgentLinks
@@ -56,6 +57,9 @@ READER_WAIT_S = 30.0           # for a new session's `run` to be there
 FAREWELL_S = 1.0               # for clients to notice that we leave, and say no more
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some (C-311)
 ACCEPTS_A_TURN = 16
+EXITS_A_TURN = 16              # of children, as the guard tells them
+FORGOTTEN_A_TURN = 16          # of those that are past their keeping
+RECORDS_A_TURN = 4             # synced writes; the guard has the rest of them meanwhile
 SERIAL_MAX = 64                # characters of a request's id
 LATE_OFFER_S = 10.0            # for a start that a predecessor had asked for
 KILL_RETRY_S = 0.3
@@ -113,6 +117,12 @@ class Daemon:
         self._keep_days = float(settings.get("keep-days", KEEP_DAYS))
         self._keep_output_bytes = int(settings.get("keep-output", KEPT_OUTPUT_BYTES))
         self._expiry_timer = None
+        self._exits = deque()               # messages of the guard that are not acted on yet
+        self._is_prune_due = False
+        self._await_prune = []              # callables
+        self._unwritten = {}                # session ids whose record waits for its turn: as a set, in order
+        self._writes_left = RECORDS_A_TURN  # in this turn
+        self._are_writes_due = False
         self._unsaved = set()               # session ids whose record the disk refused
         self._save_timer = None
         # Looked up once: a daemon out of descriptors still has to say hello.
@@ -126,6 +136,7 @@ class Daemon:
         self.backend.ignore_signals(("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTSTP"))
         fd, self._read_signals = self.backend.watch_signals(("SIGTERM", "SIGCHLD"))
         self.loop.watch(fd, self._on_signal, READABLE)
+        self._read_records_ahead()
         self.guard.open(link_descriptor)
 
     def _on_signal(self, _bits):
@@ -193,11 +204,21 @@ class Daemon:
         self.relaunches.adopt(session)
         self.tell_started(session, None)
 
+    def _make_registry(self):
+        return Registry(self.paths.state, self.wall_clock, lambda: os.urandom(6).hex(), self.log)
+
+    def _read_records_ahead(self):
+        """Most are the same still when the go comes, and then nothing is read meanwhile."""
+        try:
+            self.registry = self._make_registry()
+            self.registry.read_ahead()
+        except StateUnusable:
+            pass                            # said when they are needed
+
     def _open_registry(self):
         """The records on disk; sessions matter more than records of ended ones."""
         try:
-            self.registry = Registry(self.paths.state, self.wall_clock,
-                                     lambda: os.urandom(6).hex(), self.log)
+            self.registry = self.registry or self._make_registry()
             return self.registry.load()
         except StateUnusable as error:
             self.log("records_not_loaded", error=error.message)
@@ -273,7 +294,11 @@ class Daemon:
             self._note_exit(session, fields)
         elif session.state == DRAINING:     # its exit was known to a guard that is gone
             session.record["state"] = RUNNING
-        self.save(session)
+        # A synced write for each of a thousand would keep them all unread for seconds.
+        if not self.registry.has(session.record):
+            self.save(session)
+        elif _blob(session) != fields.get("blob"):
+            self._send_blob(session)
 
     def _open_ring(self, session, offer):
         """Map and recover; on failure the descriptors are closed and `ring` stays None."""
@@ -445,7 +470,18 @@ class Daemon:
     # -- the end of a session ------------------------------------------------------------
 
     def on_exited(self, message):
-        """A child has ended; the guard knows how."""
+        """A child has ended; the guard knows how, and keeps that until the session is released."""
+        self._exits.append(message)
+        if len(self._exits) == 1:
+            self.loop.soon(self._take_exits)
+
+    def _take_exits(self):
+        for _ in range(min(EXITS_A_TURN, len(self._exits))):
+            self._take_exit(self._exits.popleft())
+        if self._exits:
+            self.loop.soon(self._take_exits)
+
+    def _take_exit(self, message):
         session = self.sessions.get(message.bytes("session").decode("ascii"))
         # A late notice of an older spawn never touches the newer one (C-108).
         if session is None or message.number("spawn_number", 1) != session.record.get("spawn", 1):
@@ -529,7 +565,7 @@ class Daemon:
         self._tell_ended(session)
         for cursor in list(session.cursors):
             cursor.owner.flush()
-        self.prune()
+        self._prune_soon()
         self._watch_idleness()
 
     def _tell_ended(self, session):
@@ -577,16 +613,32 @@ class Daemon:
                                              or self.logs.is_pending(session)
                                              or session.record.get("kill_pending"))}
 
-    def prune(self):
-        """Let go of what is past its keeping, and look again when the next one is."""
+    def _prune_soon(self):
+        """Once a turn, however many have ended in it."""
+        if not self._is_prune_due:
+            self._is_prune_due = True
+            self.loop.soon(self.prune)
+
+    def prune(self, act=None):
+        """Let go of what is past its keeping, some of it a turn, and look again when the next one
+        is; `act()` when that is done."""
+        self._is_prune_due = False
+        if act is not None:
+            self._await_prune.append(act)
         self.tombstones.sweep()
         gone, emptied = self.past_keeping()
-        for session in gone:
+        for session in gone[:FORGOTTEN_A_TURN]:
             self.log("session_expired", session=session.id, name=session.name)
             self.forget(session)
+        if len(gone) > FORGOTTEN_A_TURN:
+            self._prune_soon()
+            return
         for session in emptied:
             self.log("kept_output_dropped", session=session.id)
             self._release_ring(session)
+        acts, self._await_prune = self._await_prune, []
+        for act in acts:
+            act()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
@@ -862,7 +914,7 @@ class Daemon:
             self.apply_size(session)
             self._wake(session)
             if session.is_over:
-                self.loop.soon(self.prune)      # what somebody reads is kept meanwhile
+                self._prune_soon()              # what somebody reads is kept meanwhile
 
     def _note_client(self, cursor):
         if cursor.is_interactive or cursor.is_viewer:       # who else reads is nobody's client
@@ -1239,9 +1291,38 @@ class Daemon:
     # -- what must outlive us ------------------------------------------------------------
 
     def save(self, session):
-        """Record and blob; a full disk stops no session (C-503)."""
+        """Record and blob; of very many at once the records are written in the turns that follow."""
         self.watchers.note_change()
         self._send_blob(session)
+        if self._writes_left > 0:
+            self._write_record(session)
+        else:
+            self._unwritten[session.id] = None
+        self._write_soon()
+
+    def _write_soon(self):
+        if not self._are_writes_due:
+            self._are_writes_due = True
+            self.loop.soon(self._write_next)
+
+    def _write_next(self):
+        """Another turn: as many may be written again."""
+        self._are_writes_due = False
+        self._writes_left = RECORDS_A_TURN
+        self._write_waiting(RECORDS_A_TURN)
+        if self._writes_left < RECORDS_A_TURN:
+            self._write_soon()
+
+    def _write_waiting(self, count):
+        for id_ in list(self._unwritten)[:count]:
+            del self._unwritten[id_]
+            if id_ in self.sessions:
+                self._write_record(self.sessions[id_])
+
+    def _write_record(self, session):
+        """A full disk stops no session (C-503)."""
+        self._writes_left -= 1
+        self._unwritten.pop(session.id, None)
         try:
             self.registry.write(session.record)
             self._unsaved.discard(session.id)
@@ -1258,7 +1339,8 @@ class Daemon:
             if id_ not in self.sessions:
                 self._unsaved.discard(id_)
             else:
-                self.save(self.sessions[id_])
+                self._send_blob(self.sessions[id_])
+                self._write_record(self.sessions[id_])
                 if id_ in self._unsaved:
                     return                  # no room yet: the next try is due
 
@@ -1292,7 +1374,10 @@ class Daemon:
         """Stop reading, hand over what is not written yet, go.  The guard keeps the rest."""
         if self._is_leaving:
             return
+        while self._exits:                  # perhaps nobody comes after us
+            self._take_exit(self._exits.popleft())
         self._save_again()
+        self._write_waiting(len(self._unwritten))
         self._is_leaving = True
         self._is_serving = False
         self.logs.stop()
@@ -1325,6 +1410,7 @@ class Daemon:
             return
         self._has_let_go = True
         self.answering.release_all(self.sessions.values())
+        self._write_waiting(len(self._unwritten))
         for client in list(self.clients):
             client.close("the daemon is leaving")
         for session in self.sessions.values():

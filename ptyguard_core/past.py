@@ -20,9 +20,7 @@ Not handled: titles that are pushed and popped; keyboard modes of the alternate 
 that has been left.
 """
 
-import re
-
-from .terminal import (NEWLINE_WINDOW, Modes, has_only_colours, safe_start, unfinished_at,
+from .terminal import (NEWLINE_WINDOW, Modes, Pattern, has_only_colours, safe_start, unfinished_at,
                        unfinished_character)
 
 RESTORE_BYTES = 1 << 20        # a thousand screens of text, half a second of replay
@@ -31,7 +29,7 @@ SEQUENCE_MAX = 4096            # a longer one is not waited for; screen.py ignor
 SIZES_MAX = 64                 # changes of size that are remembered: a window being dragged
 
 # Icon and title (OSC 0), icon (1), title (2), directory (7).
-_STRING = re.compile(rb"\x1b\]0*([0127]);([^\x07\x18\x1a\x1b]{0,4096})(?:\x07|\x1b\\)")
+_STRING = Pattern(rb"\x1b\]0*([0127]);([^\x07\x18\x1a\x1b]{0,4096})(?:\x07|\x1b\\)")
 _SETS = {b"0": (b"1", b"2"), b"1": (b"1",), b"2": (b"2",), b"7": (b"7",)}
 
 
@@ -154,7 +152,7 @@ def read_facts(facts, size):
 
 
 # Where a program that writes no lines goes on drawing: the cursor is placed.
-_PLACE = re.compile(rb"\x1b\[[0-9]*(?:;[0-9]*)?H")
+_PLACE = Pattern(rb"\x1b\[[0-9]*(?:;[0-9]*)?H")
 
 
 def _place_at_the_end(data, least):

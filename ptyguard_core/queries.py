@@ -17,6 +17,7 @@ import re
 from collections import namedtuple
 
 from . import tables
+from .terminal import Pattern
 from .version import OURS
 
 HELD_MAX = 2048             # of a query that has begun: one for each colour of 256 fits
@@ -25,14 +26,14 @@ _STRING_MAX = HELD_MAX - 16
 # Groups: 1 marker, 2 parameter, 3 final | 4 number of the OSC, 5 its body, 6 its end | 7 kind
 # of the DCS | 8 DECID.  The look ahead passes over what is no query (colours, moves) in one go.
 _BODY = rb"[^\x07\x18\x1a\x1b]{0,%d}" % _STRING_MAX
-_QUERY = re.compile(
+_QUERY = Pattern(
     rb"\x1b(?!\[[0-?]*[@-bd-mor-tv-~])(?:\[([?>=]?)([0-9]{0,5})([cnqu]|\$p)"
     rb"|\]0{0,3}(4|1[0-2]);(" + _BODY + rb")(\x07|\x1b\\)"
     rb"|P([+$])q" + _BODY + rb"\x1b\\"
     rb"|(Z))")
 
 _END = rb"\x07\x18\x1a\x1b"
-_INCOMPLETE = re.compile(rb"\x1b(?:\[[ -?]*|[P\]][^" + _END + rb"]*\x1b?)?\Z")
+_INCOMPLETE = Pattern(rb"\x1b(?:\[[ -?]*|[P\]][^" + _END + rb"]*\x1b?)?\Z")
 
 # What is asked -> kind of query; a parameter that is missing is 0.
 _KINDS = {

@@ -52,6 +52,7 @@ RECORD_BYTES_MAX = 1 << 20     # as long as a command line may well be; a record
 KEEP_COUNT = 100               # ended sessions: what a person still scrolls through
 KEEP_DAYS = 7                  # Friday's build is still there on Thursday
 LEFTOVER_AGE_S = 3600          # no write takes an hour, however slow the disk
+READ_AHEAD_AGE_S = 2.0         # the coarsest clock of a file system that is in use (FAT)
 
 REASON_REBOOT = "reboot"
 REASON_GONE = "guard and daemon gone"
@@ -246,10 +247,31 @@ class RecordFiles:
         self._random_name = random_name
         self._log = log
         self._on_disk = {}
+        self._read_ahead = {}           # entry -> (which file that was, its record)
         self.last_error = None
         _make_private(self._directory)
 
     # -- reading
+
+    def read_ahead(self):
+        """Read what can be read without changing anything; `load` then reads only what is
+        another file by then."""
+        try:
+            entries = os.listdir(self._directory)
+        except OSError:
+            return                      # `load` says so
+        for entry in entries:
+            session_id, suffix = _split_entry(entry)
+            if suffix != ".json":
+                continue
+            path = self._path(session_id)
+            try:
+                file = _which_file(path)
+                # Times are of a clock that ticks: one as young could be replaced unseen.
+                if self._clock() - max(file[-2:]) / 1e9 > READ_AHEAD_AGE_S:
+                    self._read_ahead[session_id] = (file, _parse(_read_private(path), session_id, self.fault_of))
+            except (OSError, _BadRecord):
+                continue                # `load` deals with it
 
     def load(self):
         """Read all records, a dict by id, and sweep what a killed writer left.
@@ -271,11 +293,15 @@ class RecordFiles:
             elif _is_temp_suffix(suffix):
                 self._sweep_if_old(entry)
         self._on_disk = {session_id: dict(record) for session_id, record in records.items()}
+        self._read_ahead = {}
         return records
 
     def _read_or_set_aside(self, session_id):
         path = self._path(session_id)
         try:
+            file, record = self._read_ahead.get(session_id, (None, None))
+            if file is not None and file == _which_file(path):
+                return record
             return _parse(_read_private(path), session_id, self.fault_of)
         except FileNotFoundError:
             return None
@@ -333,6 +359,11 @@ class RecordFiles:
             raise self._failed("write", session_id, path, error) from error
         self._on_disk[session_id] = merged
         self.last_error = None
+
+    def has(self, record):
+        """Whether the file said all of this when it was loaded: then it need not be written."""
+        found = self._on_disk.get(record["id"])
+        return found is not None and {**found, **record} == found
 
     def remove(self, session_id):
         """Drop the record; one that is not there is dropped already.
@@ -417,6 +448,10 @@ class NoRegistry:
         """Raises what was wrong with the directory."""
         raise StateUnusable(self._error.message, hint=self._error.hint)
 
+    def has(self, _record):
+        """Nothing."""
+        return False
+
     def remove(self, session_id):
         """There is nothing to remove."""
 
@@ -467,6 +502,12 @@ def claims_to_live(directory):
         except (OSError, _BadRecord):
             continue
     return False
+
+
+def _which_file(path):
+    """What tells a file, as it is, from any other and from what it was before."""
+    info = os.lstat(path)
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _read_private(path):

@@ -9,9 +9,7 @@ Not taken out: reports of mouse and focus, pastes, keys in whatever protocol; th
 meant.  A reply to a query that nobody here knows is typed, as before.
 """
 
-import re
-
-from .terminal import has_query, incomplete_tail
+from .terminal import Pattern, has_query, incomplete_tail
 
 WAIT_S = 2.0                    # for answers, after a query (C-213)
 REST_S = 0.1                    # for the rest of one that came in pieces; a bare ESC waits as long
@@ -41,9 +39,9 @@ _STRING = rb"[P\]_^X][^" + _END + rb"]*(?:\x07|\x1b\\)"
 
 _PATTERN = (rb"\x1b(?:\[(?:" + rb"|".join(pattern for _, pattern in CSI_REPLIES)
             + rb")|" + _STRING + rb")")
-_REPLY = re.compile(_PATTERN)
-_REPLIES = re.compile(rb"(?:" + _PATTERN + rb")+\Z")
-_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*\$?|[P\]_^X][^" + _END + rb"]*\x1b?)?\Z")
+_REPLY = Pattern(_PATTERN)
+_REPLIES = Pattern(rb"(?:" + _PATTERN + rb")+\Z")
+_BEGUN = Pattern(rb"\x1b(?:\[[0-?]*\$?|[P\]_^X][^" + _END + rb"]*\x1b?)?\Z")
 
 
 def without_replies(data):

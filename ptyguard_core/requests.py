@@ -32,6 +32,7 @@ RING_BYTES_MAX = 1 << 30
 READ_BYTES_MAX = 4 << 20        # one `read`, copied into the connection's queue
 ARGV_SHOWN_MAX = 256 * 1024     # of a command line; six bytes each at worst, in a 4 MiB frame
 ARGV_LISTED_MAX = 512           # in a list of a thousand
+LISTED_A_TURN = 64              # sessions: a few milliseconds
 PATH_SHOWN_MAX = 4096           # PATH_MAX
 SEND_BYTES_MAX = 1 << 30
 GRACE_S = 5.0
@@ -228,7 +229,16 @@ def ls(daemon, client, _fields, reply):
     ordered = sorted(daemon.sessions.values(), key=lambda s: (s.record["created_at"], s.id))
     budget = LookBudget()
     daemon.watchers.caught_up(client)
-    reply(sessions=[describe(session, ARGV_LISTED_MAX, budget) for session in ordered])
+    told = []
+
+    def go_on():
+        part = ordered[len(told):len(told) + LISTED_A_TURN]
+        told.extend(describe(session, ARGV_LISTED_MAX, budget) for session in part)
+        if len(told) < len(ordered):
+            daemon.loop.soon(go_on)
+        else:
+            reply(sessions=told)
+    go_on()
 
 
 def watch(daemon, client, _fields, reply):
@@ -1040,9 +1050,10 @@ def prune(daemon, _client, fields, reply):
     budget = LookBudget()
     told = [describe(session, ARGV_LISTED_MAX, budget) for session in gone]
     output = [describe(session, ARGV_LISTED_MAX, budget) for session in emptied]
-    if not fields.get("dry_run"):
-        daemon.prune()
-    reply(sessions=told, output_only=output)
+    if fields.get("dry_run"):
+        reply(sessions=told, output_only=output)
+    else:
+        daemon.prune(lambda: reply(sessions=told, output_only=output))
 
 
 def rm(daemon, _client, fields, reply):

@@ -155,15 +155,20 @@ class Ring:
         It is one contiguous piece of the window.  What is written there counts
         only after `commit`.
         """
-        at = self.end_offset % self.capacity
-        return self._data[at:at + min(limit, self.window_bytes)]
+        at = self._words[_W_END + self._header[_SELECTOR_BYTE]] % self.capacity
+        window = self.window_bytes
+        return self._data[at:at + (limit if limit < window else window)]
 
     def commit(self, count):
         """Count the first `count` bytes of the window as output (rule 2)."""
         used = self._header[_SELECTOR_BYTE]
         end = self._words[_W_END + used]
         self._words[_W_END + 1 - used] = end + count    # counts nothing yet: rule 3's note
-        self._fill(end + self.window_bytes, count)
+        at = (end + self.window_bytes) % self.capacity
+        if at + count <= self.capacity:
+            self._data[at:at + count] = _ONES[:count]
+        else:
+            self._fill(at, count)
         self._header[_SELECTOR_BYTE] = 1 - used
 
     def _fill(self, offset, count):

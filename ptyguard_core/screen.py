@@ -33,6 +33,7 @@ import re
 import unicodedata
 
 from ptyguard_core import tables
+from ptyguard_core.terminal import Pattern
 
 # --- limits (rule 4) ---------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ def _joins(char, cell):
     return cell[-1] == _JOINER and _is_emoji(char)
 
 
-_RUN = re.compile(r"([" + tables.NARROW_RANGES + r"]+)|([" + tables.WIDE_RANGES + r"]+)|[^\x00]")
+_RUN = Pattern(r"([" + tables.NARROW_RANGES + r"]+)|([" + tables.WIDE_RANGES + r"]+)|[^\x00]")
 
 # --- sequences -----------------------------------------------------------------------------------
 
@@ -161,7 +162,7 @@ _STRING = r"\x1b[" + _C0 + r"]*[PX^_k]"
 
 # What each number stands for is in `Screen.feed`.  From `10` on everything is rare: control
 # bytes inside, sequences that are aborted, and last what has no end yet.
-_TOKEN = re.compile(
+_TOKEN = Pattern(
     r"([^\x00-\x1f\x7f-\x9f]+)"                                     # 1: text
     r"|(\r\n)"                                                      # 2
     r"|\x1b\[([0-9:;]*)m"                                           # 3: SGR

@@ -286,6 +286,7 @@ class Session:
         room -= total
         count = 1
         end, look_at = ring.end_offset, self.past.due_at(ring)
+        history = ring.capacity - ring.window_bytes
         while reads and room and count > 0:
             count = read(master, ring.writable(room))
             if count > 0:
@@ -293,8 +294,8 @@ class Session:
                 if end > look_at:
                     self.is_past_news |= self.past.look(ring, end)
                     look_at = self.past.due_at(ring)
-                if lowest is not None and lowest < ring.start_after(count):
-                    before_commit(ring.start_after(count))
+                if lowest is not None and lowest < end - history:
+                    before_commit(end - history)
                 ring.commit(count)
                 total += count
                 room -= count

@@ -30,6 +30,24 @@ introducer of a string, and answers to kitty graphics commands other than a quer
 
 import re
 
+
+
+class Pattern:
+    """A regular expression that is compiled when it is first used.
+
+    Compiling those below takes longer than all else that a daemon does before it reads a
+    terminal again, and most daemons never need most of them.
+    """
+
+    def __init__(self, source):
+        self._source = source
+
+    def __getattr__(self, name):
+        # What is asked for stays here: from then on it is found without us.
+        value = self.__dict__[name] = getattr(re.compile(self._source), name)   # re remembers it
+        return value
+
+
 _CAN = b"\x18"
 
 # Control bytes that rule 2 lets pass inside a sequence: C0 without CAN, SUB and
@@ -44,7 +62,7 @@ _STRING_ENDED = rb"(?:\x07|\x1b\\)"
 
 # A sequence that has begun and not ended when the data does.  The last `\x1b?` is
 # half of the string terminator ESC \.
-_INCOMPLETE = re.compile(
+_INCOMPLETE = Pattern(
     rb"\x1b(?:[P\]X^_][^" + _END + rb"]*\x1b?"
     rb"|[" + _C0 + rb"]*\[[" + _C0 + rb" -?]*"
     rb"|[" + _C0 + rb" -/]*)\Z")
@@ -92,14 +110,14 @@ def unfinished_character(data):
 NEWLINE_WINDOW = 8192
 
 # What the front of cut data may be the rest of, as far as one can tell:
-_CUT_REST = re.compile(
+_CUT_REST = Pattern(
     rb"[^" + _END + rb"]*\x1b\\"            # a string: the first ESC is its terminator
     rb"|[^\x00-\x1f]*\x07"                  # an OSC that BEL ends, or a line with a bell
     rb"|\[?[0-9:;<=>?]+[A-Za-z@`~]"         # CSI: "31m", "[?25h"
     rb"|[\x80-\xbf]+")                      # a UTF-8 character
 
 # A newline, or anything that a newline could be inside of.
-_NEWLINE_OR_SEQUENCE = re.compile(
+_NEWLINE_OR_SEQUENCE = Pattern(
     rb"(\n)"
     rb"|\x1b[P\]X^_][^" + _END + rb"]*(?:\x1b\\|[\x07\x18\x1a])?"
     rb"|\x1b[" + _C0 + rb"]*\[[" + _C0 + rb" -?]*[@-~]?"
@@ -198,10 +216,10 @@ _MIXED = (rb"[" + _C0 + rb"]+(?:Z|\[[" + _C0 + rb" -?]*[@-~])"
           rb"|\[(?![ -?]*[@-~])[" + _C0 + rb" -?]*[@-~]")
 
 # Both begin with the literal ESC alone, for which `re` has a search as fast as memchr.
-_QUERY = re.compile(rb"\x1b(?:" + _PLAIN_QUERY + rb")")
-_QUERY_OR_MIXED = re.compile(rb"\x1b(?:" + _PLAIN_QUERY + rb"|(?P<mixed>" + _MIXED + rb"))")
+_QUERY = Pattern(rb"\x1b(?:" + _PLAIN_QUERY + rb")")
+_QUERY_OR_MIXED = Pattern(rb"\x1b(?:" + _PLAIN_QUERY + rb"|(?P<mixed>" + _MIXED + rb"))")
 # The same as _QUERY, found faster: a look ahead passes over colours, moves and modes.
-_QUERY_FAST = re.compile(
+_QUERY_FAST = Pattern(
     rb"\x1b(?!\[(?:[0-9;:]*[@-bd-mo-su-wyz{-~]|[<-?][0-9;:]*[@-RT-bd-fh-lo-pr-tv-~]))(?:"
     + _PLAIN_QUERY + rb")")
 _C0_BYTES = re.sub(rb"[^" + _C0 + rb"]", b"", bytes(range(256)))
@@ -324,7 +342,7 @@ _TABS_TO = 512                  # columns in which a terminal has stops of its o
 _COLOURS_MAX = 512              # that a program has set: of the palette, and a few of its own
 
 # Names stand at the end: an alternative that begins with a character is passed over fast.
-_MODE = re.compile(
+_MODE = Pattern(
     rb"\x1b(?:\[(?:"
     rb"\?" + _PARAMETERS + rb"(?P<private>[hl])"
     rb"|[<=>]" + _PARAMETERS + rb"(?P<kitty>u)"
@@ -344,7 +362,7 @@ _MODE = re.compile(
 
 # The same, found faster: what is most frequent (colours, moves of the cursor, erasing) is
 # passed over in one look, and groups have their price.
-_MODE_FAST = re.compile(
+_MODE_FAST = Pattern(
     rb"\x1b(?!\[[0-9;:]*[@-fijkm-qs-~])(?:"
     rb"\[(?:\?" + _PARAMETERS + rb"[hl]|[<=>]" + _PARAMETERS + rb"u|>" + _PARAMETERS + rb"m|!p"
     rb"|" + _PARAMETERS + rb"(?:[ghlr]| q))"
@@ -353,23 +371,27 @@ _MODE_FAST = re.compile(
     rb"|\]0*(?:8;[^;" + _END + rb"]*;|(?:4|1[0-2]);|1(?:04|1[0-2])(?=[;\x07\x1b]))[^" + _END + rb"]*" + _STRING_ENDED
     + rb")")
 
-# Whether there is any can be told without looking at each ESC, at the speed of memory: of
-# what remains without these bytes each ESC has to be one of a colour.
-_OTHERS = bytes(set(range(256)) - set(b"\x1b[]m?<>=!()*+-./nochlrqgH"))
+# Whether there is any can be told without looking at each ESC, at the speed of memory: what
+# may stand between an ESC and the byte that decides (the bracket, parameters) is left out, of
+# the rest each byte that may decide for a mode becomes X, and each that ends a sequence without
+# one m.  No text can stand in between, so an ESC of a mode is one before an X.
+_DECIDES = b"]?<>=!()*+-./nochlrqgH"
+_ENDS = b"mABCDEFGJKLMPSTX"
+_KINDS = bytes(0x58 if byte in _DECIDES else 0x6D if byte in _ENDS else byte for byte in range(256))
+_OTHERS = bytes(set(range(256)) - set(b"\x1b" + _DECIDES + _ENDS))
 
 
 def has_only_colours(data):
-    """Whether all sequences in `data` are colours, or move the cursor, or erase."""
-    if b"\x1b" not in data:
-        return True
-    data = data.translate(None, _OTHERS)
-    return data.count(b"\x1b") == data.count(b"\x1b[m")
+    """Whether all sequences in `data` are colours, or move the cursor, or erase; False may
+    also be said of some that are."""
+    # From the end: in that direction the search steps over what is no ESC two at a time.
+    return b"\x1b" not in data or data.translate(_KINDS, _OTHERS).rfind(b"\x1bX") < 0
 
 
 # Of most sequences only the last of its kind counts.  Not of those that push and pop, and not
 # of two ways to the alternate screen, of which the first does.
-_COUNTED = re.compile(rb"\x1b\[[<=>][0-9;]*u")
-_ENTERS_ALTERNATE = re.compile(rb"\x1b\[\?(?:[0-9;]*;)?0*(?:47|1047|1049)(?:;[0-9;]*)?h")
+_COUNTED = Pattern(rb"\x1b\[[<=>][0-9;]*u")
+_ENTERS_ALTERNATE = Pattern(rb"\x1b\[\?(?:[0-9;]*;)?0*(?:47|1047|1049)(?:;[0-9;]*)?h")
 _SHIFTS = (b"\x1bn", b"\x1bo", b"\x1bc", b"\x1b[!p")
 
 
@@ -383,7 +405,7 @@ def _last_of_each(found):
 
 # Colours are the most frequent sequence by far and only the last one says whether
 # they are reset, so it is looked for from the end, in C.
-_LAST_SGR = re.compile(rb"(?s:.*)\x1b(?:\[([0-9:;]{0,96})m|\[!p|c)")
+_LAST_SGR = Pattern(rb"(?s:.*)\x1b(?:\[([0-9:;]{0,96})m|\[!p|c)")
 
 
 def _numbers(parameters):
@@ -719,7 +741,7 @@ class Newlines:
 # --- the window's title ----------------------------------------------------------------
 
 # OSC 0 (icon and title) and OSC 2 (title); 255 characters are what window managers show.
-_TITLE = re.compile(rb"\x1b\]0*[02];([^" + _END + rb"]{0,1020})(?:\x07|\x1b\\)")
+_TITLE = Pattern(rb"\x1b\]0*[02];([^" + _END + rb"]{0,1020})(?:\x07|\x1b\\)")
 _TITLE_BYTES_MAX = 1040         # of a whole one: it may be cut where a look ends
 _TITLE_LOOK_BYTES = 64 * 1024   # at a time: most of who sets one does so often
 TITLE_LEAST_BYTES = 16 * 1024   # of each session at each asking, however little is left ...

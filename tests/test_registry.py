@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -663,3 +664,68 @@ def test_every_state_is_either_living_or_over():
     for state in registry.STATES:
         is_lost = bool(registry.lost(by_id(a_record(state=state)), (), "boot-a"))
         assert is_lost == (state in registry.LIVING_STATES)
+
+
+# --- reading ahead ---------------------------------------------------------------------------
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that are read."""
+    seen, read = [], registry._read_private
+    monkeypatch.setattr(registry, "_read_private", lambda path: seen.append(os.path.basename(path)) or read(path))
+    return seen
+
+
+def ahead(house, *records):
+    """A registry that has read these ahead, when they were old enough to be known again."""
+    for record in records:
+        house.open().write(record)
+    house.now = time.time() + 10
+    found = house.open()
+    found.read_ahead()
+    return found
+
+
+def test_what_was_read_ahead_is_not_read_again(house, reads):
+    found = ahead(house, a_record(), a_record("m4n7"))
+    assert sorted(reads) == ["k3f9.json", "m4n7.json"]
+    assert found.load() == {"k3f9": a_record(), "m4n7": a_record("m4n7")}
+    assert len(reads) == 2
+
+
+def test_a_record_that_was_replaced_since_is_read_again_and_one_that_went_is_gone(house, reads):
+    found = ahead(house, a_record(), a_record("m4n7"), a_record("p5q8"))
+    house.open().write(a_record(name="new"))
+    house.open().remove("m4n7")
+    house.open().write(a_record("r6s9"))
+    del reads[:]
+    assert found.load() == {"k3f9": a_record(name="new"), "p5q8": a_record("p5q8"), "r6s9": a_record("r6s9")}
+    assert sorted(reads) == ["k3f9.json", "m4n7.json", "r6s9.json"] or sorted(reads) == ["k3f9.json", "r6s9.json"]
+
+
+def test_a_record_that_may_be_replaced_within_a_tick_of_the_clock_is_not_trusted(house, reads):
+    house.open().write(a_record())
+    house.now = time.time()
+    found = house.open()
+    found.read_ahead()
+    found.load()
+    assert reads == ["k3f9.json"]
+
+
+def test_reading_ahead_changes_nothing_and_loading_does_what_it_always_did(house):
+    house.put("k3f9.json", b"{")
+    house.put("m4n7.json.tmp-abc", b"")
+    before = house.listing()
+    found = ahead(house)
+    assert house.listing() == before and house.lines == []
+    assert found.load() == {}
+    assert set(house.reasons()) == {"k3f9"}
+
+
+def test_a_registry_has_what_its_file_said_when_it_was_loaded(house):
+    house.open().write(a_record(unknown=1))
+    found = house.open()
+    assert not found.has(a_record())
+    found.load()
+    assert found.has(a_record())                        # what only the file has stays there
+    assert not found.has(a_record(name="other")) and not found.has(a_record("m4n7"))

@@ -634,7 +634,7 @@ def test_how_an_end_was_judged_is_on_disk_with_the_end():
     def note_exit(session, _fields):
         session.record["state"] = "ended"       # its terminal was let go of before
 
-    Daemon.on_exited(types.SimpleNamespace(
+    Daemon._take_exit(types.SimpleNamespace(
         sessions={"k3f9": session}, _note_exit=note_exit, _tell_ended=lambda _: order.append("told"),
         relaunches=types.SimpleNamespace(on_drained=lambda _: order.append("judged")),
         save=lambda _: order.append("saved")), types.SimpleNamespace(

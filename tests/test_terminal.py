@@ -384,3 +384,46 @@ def test_tab_stops_are_put_back_where_the_cursor_stays(data):
     screen.feed(b"word" + data + b"\x1b[2;5H" + modes.undo())
     # One in the last column changes nothing: that is where a tab ends without any.
     assert set(screen.tab_stops) - {99} == set(range(8, 100, 8)) and screen.cursor[:2] == (4, 1)
+
+
+# --- what has only colours, told at the speed of memory --------------------------------------
+
+OF_MODES = [
+    b"\x1b[?25l", b"\x1b[?1;25h", b"\x1b[>1u", b"\x1b[<u", b"\x1b[=3;1u", b"\x1b[>4;2m", b"\x1b[!p", b"\x1b[4h",
+    b"\x1b[20l", b"\x1b[2;5r", b"\x1b[r", b"\x1b[3 q", b"\x1b[3g", b"\x1b(0", b"\x1b)B", b"\x1b*A", b"\x1b+B",
+    b"\x1b-A", b"\x1b.A", b"\x1b/A", b"\x1b=", b"\x1b>", b"\x1bn", b"\x1bo", b"\x1bc", b"\x1bH",
+    b"\x1b]8;;http://x/\x07", b"\x1b]4;1;red\x1b\\", b"\x1b]11;#fff\x07", b"\x1b]104\x07", b"\x1b]2;title\x07"]
+OF_COLOURS = [b"\x1b[m", b"\x1b[0m", b"\x1b[38;5;196m", b"\x1b[38:2::1:2:3m", b"\x1b[K", b"\x1b[2J", b"\x1b[3A",
+              b"\x1b[4P", b"\x1b[5X", b"\x1b[2;5;1m", b"\x1b[1;31m\x1b[K"]
+TEXT = [b"a word", b"hello, cron!", b"h", b"[?25h", b"4h", b"m", b"X", b"\r\n", b"\xc3\xa4", b"()<>=?", b""]
+
+
+@pytest.mark.parametrize("mode", OF_MODES)
+@pytest.mark.parametrize("before", [b"", b"text ", b"\x1b[1m", b"\x1b[K", b"\x1b", b"\x1b[1;3"])
+def test_output_with_a_mode_in_it_never_has_only_colours(mode, before):
+    assert not terminal.has_only_colours(before + mode + b"text")
+    assert not terminal.has_only_colours(b"\x1b[31mred\x1b[0m" + before + mode)
+
+
+@given(st.lists(st.sampled_from(OF_COLOURS + TEXT)).map(b"".join))
+def test_output_of_text_colours_and_moves_has_only_those(data):
+    assert terminal.has_only_colours(data)
+
+
+@given(st.lists(st.one_of(st.sampled_from(OF_MODES + OF_COLOURS + TEXT), st.binary(max_size=4),
+                          st.sampled_from([b"\x1b", b"\x1b[", b"\x0e", b"\x0f"]))).map(b"".join))
+def test_of_output_that_has_only_colours_nothing_else_is_to_be_known(data):
+    if terminal.has_only_colours(data) and terminal.unfinished_at(data) is None:
+        assert terminal._MODE.search(data) is None
+        quick, whole = Modes(), Modes()
+        quick.feed_colours(data)
+        whole.feed(data)
+        assert (quick.undo(), quick.redo()) == (whole.undo(), whole.redo())
+
+
+def test_a_pattern_is_compiled_when_it_is_first_used():
+    pattern = terminal.Pattern(rb"a(?P<rest>b+)")
+    assert set(vars(pattern)) == {"_source"}
+    assert pattern.match(b"abb").group("rest") == b"bb"
+    assert "match" in vars(pattern) and "search" not in vars(pattern)
+    assert dict(pattern.groupindex) == {"rest": 1}

@@ -300,6 +300,8 @@ def test_an_attached_terminal_is_pinged_for_only_when_typing_gets_no_answer():
             "from ptyguard import console; console()").format(ROOT)
     with World(program=[sys.executable, "-c", code], under=MEMORY) as world, \
             contextlib.closing(Pretender(world.paths.client_socket)) as server:
+        world.env["PTYGUARD_DIRECT"] = "0"      # its keys are the daemon's to hear
+
         def attached():
             return [heard for heard, role in zip(server.heard, server.roles) if role == "attach"]
 
@@ -319,10 +321,10 @@ _DYING = """
 import socket
 from ptyguard_core import channel, frames
 send_now, died = channel.Channel.send_now, []
-def dying(connection, data):
+def dying(connection, data, *passed):
     if data[0] == frames.PING and not died:
         died.append(connection._sock.shutdown(socket.SHUT_RDWR))
-    return send_now(connection, data)
+    return send_now(connection, data, *passed)
 channel.Channel.send_now = dying
 """
 
@@ -353,6 +355,7 @@ def test_so_is_an_attached_terminals():
             "from ptyguard import console; console()")
     with World(program=[sys.executable, "-c", code], under=MEMORY) as world, \
             contextlib.closing(Pretender(world.paths.client_socket)) as server:
+        world.env["PTYGUARD_DIRECT"] = "0"
         terminal = world.terminal("attach", "s")
         wait_until(lambda: server.count(frames.REQUEST, "attach"), "the attachment")
         # Again and again: the last word on the attachment may come behind the first key.
@@ -574,6 +577,7 @@ def test_attach_says_what_it_waits_for_and_goes_on_when_the_daemon_does():
 
 def test_attach_goes_on_with_the_next_daemon_and_loses_no_output():
     with World(under=MEMORY) as world, world.connect() as pg:
+        world.env["PTYGUARD_DIRECT"] = "0"      # a terminal that was lent is painted anew
         session, terminal = echoing(world, pg, "s")
         wedged = world.daemon_pid()
         with stopped(wedged):
