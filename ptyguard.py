@@ -79,6 +79,10 @@ def console():
 
 def main(argv):
     """Run one command line; the exit code."""
+    if argv[:1] in (["__guard"], ["__guard_resume"], ["__daemon"], ["__logwriter"]):
+        # For the back-end, which clients use without; in their loops nothing is imported any more.
+        import mmap         # noqa: F401
+        import socket       # noqa: F401
     if argv[:1] == ["__guard"]:
         from ptyguard_core import guard
         return guard.main(pick_backend(), argv[1:], sys.argv[0])
@@ -109,13 +113,28 @@ def main(argv):
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read us is gone: as SIGPIPE would have ended us.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return _reader_gone()
     except OSError as error:            # of our own files, mostly: a lock that cannot be opened
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _report_error(PtyguardError(f"{where}{error.strerror or error}",
                                            hint="ptyguard doctor"), command, argv)
+
+
+def _reader_gone():
+    """Whoever read us is gone: as SIGPIPE would have ended us."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
+
+
+def finish_output(data):
+    """Print what a quick verb (quick.py) could not at once; the exit code."""
+    try:
+        _write_out(data)
+        return 0
+    except BrokenPipeError:
+        return _reader_gone()
+    except PtyguardError as error:
+        return _report_error(error, None, sys.argv[1:])
 
 
 def _report_error(error, command, argv):
@@ -149,8 +168,8 @@ def _error_json(error):
 
 
 def _as_json(**fields):
-    import json
-    return json.dumps(dict(fields, schema_version=SCHEMA_VERSION))
+    from ptyguard_core import jsontext
+    return jsontext.write(dict(fields, schema_version=SCHEMA_VERSION))
 
 
 def _print(text, end="\n"):
@@ -576,20 +595,17 @@ class _Call:
     def ls(self):
         """List sessions."""
         import time
-        from ptyguard_core.listing import chosen, session_table
+        from ptyguard_core.listing import chosen, listed
         if self.get("watch"):
             return self._watch_sessions()
         now = time.time()
         sessions = chosen(self.client.request("ls")["sessions"], now, self.get("all"))
-        if self.get("json"):
-            _print(_as_json(sessions=sessions))
-        elif self.get("short"):
-            _print("".join(session["name"] + "\n" for session in sessions), end="")
-        elif sessions:
-            size = self.backend.terminal_size(1)
-            _print("\n".join(session_table(sessions, now, size and size[0])))
-        else:
+        wishes = [name for name in ("json", "short") if self.get(name)]
+        text = listed(sessions, now, wishes, lambda: self.backend.terminal_size(1))
+        if text is None:
             self.say("no sessions")
+        else:
+            _print(text, end="")
 
     def _watch_sessions(self):
         """The list on a terminal of its own, as it changes, until somebody leaves."""
@@ -602,13 +618,13 @@ class _Call:
 
     def info(self):
         """Everything about one session."""
-        import socket
         import time
+        from _socket import gethostname     # `socket` costs 7 ms
         from ptyguard_core import standing
         from ptyguard_core.report import session_sheet
         session = self.client.request("info", **self._first_target())["session"]
         with self.client.open_channel("read") as channel:
-            session.update(standing.look(channel, session, socket.gethostname()))
+            session.update(standing.look(channel, session, gethostname()))
         if self.get("json"):
             _print(_as_json(**session))
         else:

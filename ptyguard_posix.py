@@ -11,13 +11,12 @@ description, which others share.  Linux reports EIO, BSDs end of file, on a mast
 whose last slave has closed (pty(7)).
 """
 
+import _signal as signal         # `signal` and `socket` wrap these in enums: 4 and 7 ms of every start
+import _socket
 import errno
 import fcntl
-import mmap
 import os
 import select
-import signal
-import socket
 import stat
 import struct
 import sys
@@ -205,7 +204,7 @@ def _decide_place(state, chosen):
 def _can_carry_sockets(directory):
     """Whether sockets and locks work there (some network and FUSE mounts have neither)."""
     probe = os.path.join(directory, "probe." + os.urandom(4).hex())
-    sock = socket.socket(socket.AF_UNIX)
+    sock = _socket.socket(_socket.AF_UNIX)
     try:
         sock.bind(probe)
         fd = os.open(directory, os.O_RDONLY)
@@ -378,21 +377,25 @@ def signal_number(name):
     if text.isdecimal():
         if len(text) > 4:
             return None                 # int() of a longer text is slow, or an error
-        return int(text) if int(text) in set(map(int, signal.valid_signals())) else None
+        return int(text) if int(text) in signal.valid_signals() else None
     if not text.startswith("SIG"):
         text = "SIG" + text
     if text[3:].isdecimal():            # as signal_name spells those between RTMIN and RTMAX
         return signal_number(text[3:])
     number = getattr(signal, text, None)
-    return int(number) if isinstance(number, signal.Signals) else None
+    return number if text in _signal_names() else None
+
+
+def _signal_names():
+    """The names of signals, in alphabetical order."""
+    return [name for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_")]
 
 
 def signal_name(number):
     """`SIGHUP` for 1; a name is made up for numbers without one."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"       # real-time signals between SIGRTMIN and SIGRTMAX
+    # The first of several, as signal.Signals has it: SIGABRT, not SIGIOT.
+    return next((name for name in _signal_names() if getattr(signal, name) == number),
+                f"SIG{number}")         # real-time signals between SIGRTMIN and SIGRTMAX
 
 
 def decode_status(raw):
@@ -995,6 +998,7 @@ def _make_unlinked_file():
 
 def map_memory(descriptor):
     """A writable buffer over all of it, shared; `.close()` unmaps."""
+    import mmap             # of the daemon only, which has it loaded by then
     return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
 
 
@@ -1010,7 +1014,8 @@ def listen(path):
         os.unlink(path)
     except FileNotFoundError:
         pass
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    import socket
+    sock = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     before = os.umask(0o177)            # bind creates the file: no moment with a wider mode
     try:
         sock.bind(path)
@@ -1026,16 +1031,16 @@ def listen(path):
 
 def connect(path, timeout_s):
     """A connected socket, or OSError; TimeoutError is not a refusal."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         # Only a blocking connect waits for room in a full backlog; with settimeout's
         # O_NONBLOCK it fails at once with EAGAIN (connect(2), AF_UNIX).
         limit = divmod(max(1, int(timeout_s * 1_000_000)), 1_000_000)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *limit))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, struct.pack("ll", *limit))
         sock.connect(path)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
         sock.settimeout(timeout_s)
-    except (BlockingIOError, socket.timeout):
+    except (BlockingIOError, _socket.timeout):
         sock.close()
         raise TimeoutError(errno.ETIMEDOUT, "no answer", path) from None
     except BaseException:
@@ -1046,7 +1051,8 @@ def connect(path, timeout_s):
 
 def connect_now(path):
     """A connected, non-blocking socket, or None when that cannot be had at once."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    import socket
+    sock = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.connect(path)              # at once or not at all: a full backlog is EAGAIN, unix(7)
@@ -1081,13 +1087,14 @@ def accept(listener):
     sock.setblocking(False)
     # Measured: a megabyte takes what a turn reads in one send; the default
     # (about 200 KiB) costs wake-ups.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1 << 20)
     return sock
 
 
 def socket_pair():
     """Two connected sockets, non-blocking."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    import socket
+    ours, theirs = socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours, theirs
@@ -1095,20 +1102,21 @@ def socket_pair():
 
 def adopt_socket(descriptor):
     """The socket object of a descriptor that was passed to us; owns it."""
+    import socket
     os.set_inheritable(descriptor, False)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
+    sock = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=descriptor)
     sock.setblocking(False)             # PyPy makes what it is given blocking
     return sock
 
 
 # PyPy does not name it.  asm-generic/socket.h
-_SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17 if _IS_LINUX else None)
+_SO_PEERCRED = getattr(_socket, "SO_PEERCRED", 17 if _IS_LINUX else None)
 
 
 def peer_user(sock):
     """The user id behind a connection (of whoever called listen, seen from the client)."""
     if _SO_PEERCRED:
-        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
+        packed = sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
         return struct.unpack("3i", packed)[1]
     # struct xucred: version, uid, ... under LOCAL_PEERCRED (1) at SOL_LOCAL (0), BSDs
     return struct.unpack_from("II", sock.getsockopt(0, 1, 76))[1]
@@ -1118,7 +1126,7 @@ def peer_process(sock):
     """The pid behind an accepted connection, by the kernel, or 0 where it does not tell."""
     if not _SO_PEERCRED:
         return 0
-    packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
+    packed = sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("3i"))
     return struct.unpack("3i", packed)[0]
 
 
@@ -1127,25 +1135,25 @@ def send_descriptors(sock, data, descriptors):
     if not descriptors:
         return sock.send(data)
     packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+    return sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
 
-_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CMSG_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 _CMSG_BYTES = 253 * 4                   # SCM_MAX_FD
 
 
 def receive_descriptors(sock, limit):
     """(data, descriptors, is_whole); the descriptors are ours, close-on-exec."""
-    data, control, flags, _ = sock.recvmsg(limit, socket.CMSG_SPACE(_CMSG_BYTES), _CMSG_CLOEXEC)
+    data, control, flags, _ = sock.recvmsg(limit, _socket.CMSG_SPACE(_CMSG_BYTES), _CMSG_CLOEXEC)
     descriptors = []
     for level, kind, packed in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             count = len(packed) // 4
             descriptors += struct.unpack(f"{count}i", packed[:count * 4])
     if not _CMSG_CLOEXEC:
         for fd in descriptors:
             os.set_inheritable(fd, False)
-    return data, descriptors, not flags & socket.MSG_CTRUNC
+    return data, descriptors, not flags & _socket.MSG_CTRUNC
 
 
 def try_lock(path, purpose, shared=False):

@@ -3,11 +3,14 @@
 #
 #   sh zipapp.sh [OUTPUT]        default dist/ptyguard.pyz; PYTHON=... names the interpreter
 #
+# PYTHONS=... names those that byte-code is put in for, beside PYTHON (words; may be empty);
+# unset: all that are found here, of 3.8 or later.
+#
 # Why it is not `python3 -m zipapp`:
 # - The entries carry fixed times, modes and an order, so that two builds can be compared.
-# - They are stored, not deflated, with byte-code beside each source: zipimport keeps no
-#   cache, and compiling 8800 lines costs 90 ms at every start, loading them 20 ms.  Another
-#   interpreter than the building one sees a foreign magic number and takes the source.
+# - zipimport keeps no cache, and compiling 8800 lines costs 90 ms at every start.  So there is
+#   byte-code for each interpreter at hand, in a folder of its own, chosen by its magic number;
+#   another interpreter takes the sources.  What quick verbs load is stored, the rest deflated.
 # - The version is written into the staged copy only; the tree is not touched.
 # - A running .pyz is never rewritten: its later imports would break.  The new file is made
 #   beside it, run once, and renamed over it.
@@ -50,28 +53,45 @@ version_of_git() (
 
 version=$(version_of_git) || version=
 
+# Interpreters, one a line, in a fixed order; the same one may come twice, and a pyenv shim may
+# have no version behind it.
+interpreters() (
+    if [ "${PYTHONS+set}" ]; then
+        printf '%s\n' $PYTHONS         # words, on purpose
+        exit
+    fi
+    for name in python3 python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 \
+            python3.15 pypy3; do
+        command -v "$name" || true
+    done
+    for root in ${PYENV_ROOT:+"$PYENV_ROOT"} ${HOME:+"$HOME/.pyenv"}; do
+        ls -d "$root"/versions/*/bin/python3 2>/dev/null || true
+    done
+)
+
 # -S and an empty PYTHONPATH: nothing of this machine's packages takes part.  Not -I, which
 # would ignore the hash seed too, and with it the order of set constants in byte-code.
 unset PYTHONPATH PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS
 mkdir -p "$(dirname -- "$output")"
 unfinished=$(mktemp "$output.tmp.XXXXXX")
-PYTHONHASHSEED=0 "$PYTHON" -B -S -s - "$root" "$staging" "$unfinished" "$version" <<'END_OF_BUILDER'
+PYTHONHASHSEED=0 "$PYTHON" -B -S -s - "$root" "$staging" "$unfinished" "$version" "$(interpreters)" <<'END_OF_BUILDER'
 import sys
 
 if sys.version_info < (3, 8):
     sys.exit("zipapp.sh: needs Python 3.8 or newer, PYTHON is %s" % sys.version.split()[0])
 
 import configparser
+import marshal
 import os
 import py_compile
 import re
 import shutil
-import stat
+import subprocess
 import zipfile
 
 ROOT_MODULES = ["ptyguard.py", "ptyguard_posix.py", "ptyguard_win.py"]
 SHEBANG = b"#!/usr/bin/env python3\n"
-EPOCH = (1980, 1, 1, 0, 0, 0)       # the first moment that a zip file can name
+BESIDE = ["__main__.py", "ptyguard.py", "ptyguard_core/__init__.py"]    # found before there is a finder
 OURS = re.compile(r'^OURS = "[^"\n]*"', re.MULTILINE)
 
 # The shell has already found an interpreter, maybe one that cannot read the rest: so this
@@ -84,8 +104,36 @@ if sys.version_info < (3, 8):
              % (sys.version.split()[0], sys.executable))
 
 if __name__ == "__main__":
-    from ptyguard import main
-    sys.exit(main(sys.argv[1:]))
+    import os
+    from ptyguard_core import quick     # with it the byte-code is found
+    status = None
+    if os.name == "posix":
+        status = quick.carry_out(sys.argv[1:], lambda: __import__("ptyguard_posix"),
+                                 lambda data: __import__("ptyguard").finish_output(data))
+    if status is None:
+        from ptyguard import main
+        status = main(sys.argv[1:])
+    quick.leave(status)
+'''
+
+# What other interpreters are asked, and what compiles; of those before 3.8 nothing is heard.
+ASK = '''\
+import sys
+if sys.version_info >= (3, 8) and sys.implementation.cache_tag:
+    from importlib.util import MAGIC_NUMBER
+    print(sys.implementation.cache_tag + "-" + MAGIC_NUMBER.hex())
+'''
+COMPILE = '''\
+import marshal, os, sys
+staging, into, names = sys.argv[1], sys.argv[2], sys.argv[3:]
+sys.path.insert(0, staging)
+from ptyguard_core import packing
+sources = {}
+for name in names:
+    with open(os.path.join(staging, name), "rb") as file:
+        sources[name] = file.read()
+with open(into, "wb") as file:
+    file.write(marshal.dumps(packing.compile_sources(sources, "ptyguard.pyz"), packing.INDEX_VERSION))
 '''
 
 
@@ -132,43 +180,85 @@ def stamp_version(staging, version):
         file.write(text)
 
 
-def compile_sources(staging, names):
-    """Compile each source; return the sorted names of the byte-code.
+def compile_beside(staging):
+    """Compile what is found beside its source, for this interpreter; the names of the byte-code.
 
     Hash-based and unchecked: zipimport would compare a time stamp with the
     entry's, which it reads as local time, so that byte-code would be valid in
     one time zone only.  The archive never changes after it was made.
     """
-    for name in names:
+    for name in BESIDE:
         # dfile: the name in tracebacks.  Not the staging path (reproducible), and none that
         # exists beside a checkout: the traceback module then asks the archive for the line.
         py_compile.compile(os.path.join(staging, name), cfile=os.path.join(staging, name + "c"),
                            dfile="ptyguard.pyz/" + name, doraise=True, optimize=0,
                            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    return [name + "c" for name in names]
+    return [name + "c" for name in BESIDE]
 
 
-def write_archive(path, staging, names):
+def find_folders(interpreters):
+    """{folder: interpreter} of those that can be asked; the first of each kind counts."""
+    asked = [(path, run(path, ASK)) for path in interpreters]
+    found = {}
+    for path, process in asked:
+        said = process.communicate()[0].decode("ascii", "replace").strip()
+        if process.returncode == 0 and said:
+            found.setdefault(said, path)
+    return found
+
+
+def run(path, program, *words):
+    command = [path, "-B", "-S", "-s", "-c", program] + list(words)
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        print("zipapp.sh: %s is left out: %s" % (path, error.strerror), file=sys.stderr)
+        return run(sys.executable, "raise SystemExit(1)")
+
+
+def compile_folders(staging, sources, interpreters):
+    """{folder: its modules' byte-code}, those of this very interpreter among them."""
+    names = [name for name in sources if name not in BESIDE] + ["ptyguard.py"]
+    folders = find_folders([sys.executable] + interpreters)
+    begun = [(folder, path, run(path, COMPILE, staging, os.path.join(staging, folder), *names))
+             for folder, path in sorted(folders.items())]
+    compiled = {}
+    for folder, path, process in begun:
+        said = process.communicate()[1]
+        if process.returncode < 0:      # Debian's PyPy crashes now and then
+            process = run(path, COMPILE, staging, os.path.join(staging, folder), *names)
+            said = process.communicate()[1]
+        if process.returncode:
+            why = said.decode("utf-8", "replace").strip().split("\n")[-1] or "status %d" % process.returncode
+            print("zipapp.sh: no byte-code for %s: %s" % (path, why), file=sys.stderr)
+            continue
+        with open(os.path.join(staging, folder), "rb") as file:
+            compiled[folder] = marshal.load(file)
+    return compiled
+
+
+def write_archive(path, staging, names, folders):
+    from ptyguard_core import packing
     with open(path, "wb") as file:
         file.write(SHEBANG)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for name in sorted(names):
-                entry = zipfile.ZipInfo(name, EPOCH)
-                entry.create_system = 3         # Unix, wherever it is built
-                entry.external_attr = (stat.S_IFREG | 0o644) << 16
                 with open(os.path.join(staging, name), "rb") as source:
-                    archive.writestr(entry, source.read(), zipfile.ZIP_STORED)
+                    packing.add_entry(archive, name, source.read(), is_stored=name.endswith(".pyc"))
+            for folder, records in sorted(folders.items()):
+                packing.add_folder(archive, folder, records, packing.QUICK)
         file.flush()
         os.fsync(file.fileno())     # before the rename, or a power cut leaves an empty file
     os.chmod(path, 0o755)
 
 
-def build(root, staging, path, described):
+def build(root, staging, path, described, interpreters):
     try:
         sources = stage_sources(root, staging)
         version = choose_version(root, staging, described)
         stamp_version(staging, version)
-        write_archive(path, staging, sources + compile_sources(staging, sources))
+        folders = compile_folders(staging, sources, interpreters.split("\n") if interpreters else [])
+        write_archive(path, staging, sources + compile_beside(staging), folders)
     except (OSError, py_compile.PyCompileError) as error:
         sys.exit("zipapp.sh: cannot build: %s" % error)
     with open(os.path.join(staging, "VERSION"), "w", encoding="ascii") as file:
@@ -183,7 +273,9 @@ version=$(cat "$staging/VERSION")
 # is none of a build's business.
 mkdir -m 700 "$staging/state"
 unset PTYGUARD_SESSION PTYGUARD_SESSION_ID PTYGUARD_TEST_VERSION PTYGUARD_DEV
-if ! said=$(PTYGUARD_DIR=$staging/state "$PYTHON" -I "$unfinished" --version </dev/null); then
+# (With that policy the version is told the way that loads most, not the quick one.)
+if ! said=$(PTYGUARD_AUTO_UPGRADE=never PTYGUARD_DIR=$staging/state \
+    "$PYTHON" -I "$unfinished" --version </dev/null); then
     complain "the new archive fails: $PYTHON -I ptyguard.pyz --version (nothing was replaced)"
     exit 1
 fi

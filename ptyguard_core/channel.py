@@ -17,12 +17,10 @@ import time
 
 from . import frames
 from .backend import READABLE, WRITABLE
-from .copies import find_program
 from .errors import (Deferred, Incompatible, LimitReached, NoSuchSession, ProtocolError, TimedOut, Unreachable,
                      from_wire)
+from .reaching import START_LIMIT_S, connect
 from .stall import GIVE_UP_S, LATE_S, PING, PROBE, Stall
-from .supervise import START_LIMIT_S, reach, replace, report_deaf
-from .verdict import GARBAGE, REPLACE, Hello, Ours, decide
 from .version import OURS
 
 HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
@@ -111,11 +109,18 @@ class Channel:
                 raise
 
     def _reach(self, deadline):
+        sock = connect(self._backend, self._paths, deadline) if self.may_start else None
+        if sock is not None:
+            return sock
+        from .supervise import reach    # which a command needs that finds no daemon
         return reach(self._backend, self._paths, self.may_start,
                      max(0.1, deadline - time.monotonic()), self._environ, self._scope)
 
     def _judge_odd_answer(self, error, count, deadline):
         """It answers, and cannot be talked to: is it to be replaced?  Once; else raises `error`."""
+        from .copies import find_program
+        from .supervise import replace
+        from .verdict import GARBAGE, REPLACE, Hello, Ours, decide
         hello = GARBAGE
         protocol = frames.PROTOCOL_MIN, frames.PROTOCOL_MAX
         if isinstance(error, Incompatible):     # the first version did not say which it speaks
@@ -155,8 +160,10 @@ class Channel:
                 began, deadline = began + slept_s, deadline + slept_s
             elif not is_reported:
                 is_reported = True
+                from .supervise import report_deaf
                 report_deaf(self._backend, self._paths)
             elif now >= min(began + HELLO_LIMIT_S, deadline):
+                from .supervise import report_deaf
                 report_deaf(self._backend, self._paths, now - began)
                 raise silent(self._paths, now - began)
 

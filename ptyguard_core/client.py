@@ -6,6 +6,8 @@
             shell.send(b"ls\\n")
             shell.wait_for(rb"\\$ ")
 
+Rooms that only some methods need are loaded by those.
+
 Everything blocks.  Times are seconds (floats), None means without limit; sizes of terminals
 are (columns, rows); text to and from a terminal is bytes.  Errors are those of errors.py, all
 of them `PtyguardError`.  A `Client` and what it gave belong to one thread at a time.
@@ -19,15 +21,10 @@ import os
 
 from . import frames
 from .channel import Channel, Follower
-from .conditions import Patience, ScreenSearch, output_pattern
 from .errors import NoSuchSession, OutputGap
-from .prompt import answer
+from .reaching import START_LIMIT_S
 from .report import LIVING
-from .sending import paste_input, send_input, send_keys
-from .starting import start_fields
-from .supervise import START_LIMIT_S
-from .upgrading import consider
-from .waiting import wait_for, wait_idle, wait_screen
+from .version import OURS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:               # never at run time: `typing` costs as much as all the rest
@@ -56,7 +53,8 @@ class Client:
         self._scope = scope
         self._channel = Channel(backend, paths, "api", may_start, timeout_s, scope=scope)
         self.notice = None
-        if may_start and may_update:
+        if may_start and may_update and _is_to_be_considered(self._channel.welcome):
+            from .upgrading import consider
             self.notice = consider(backend, paths, self._channel, os.environ)
 
     def __enter__(self) -> Client:
@@ -95,6 +93,7 @@ class Client:
         Raises SessionExists, CommandNotFound, CannotExecute (`details["errno"]`), LimitReached,
         StateUnusable; then nothing is left behind.
         """
+        from .starting import start_fields
         fields = start_fields(self.backend, argv, **options)
         if name is not None:
             fields["name"] = name
@@ -152,6 +151,13 @@ class Client:
     def status(self) -> Dict[str, Any]:
         """What the daemon says of itself now: pid, version, counts of sessions, ..."""
         return self.request("status")
+
+
+def _is_to_be_considered(welcome: Dict[str, Any]) -> bool:
+    """Whether `upgrading.consider` could say anything but that this daemon will do."""
+    return (welcome.get("version") != OURS
+            or welcome.get("protocol") != [frames.PROTOCOL_MIN, frames.PROTOCOL_MAX]
+            or bool(os.environ.get("PTYGUARD_AUTO_UPGRADE")) or os.environ.get("PTYGUARD_DEV") == "1")
 
 
 class Session:
@@ -260,10 +266,13 @@ class Session:
         anew.  Never retried.  Raises PtyguardError with `details["written"]` when not all
         went, TimedOut.
         """
+        from .sending import paste_input, send_input
         type_ = paste_input if paste else send_input
         if wait_for is None:
             return type_(self._client.open_channel("send"), self._target, data, enter,
                          timeout_s)["offset"]
+        from .conditions import Patience, output_pattern
+        from .prompt import answer
         _, ok = answer(
             self._client.open_channel, self._target, output_pattern(wait_for),
             lambda channel, target, sends, left_s: type_(channel, target, data, enter, left_s, sends),
@@ -272,6 +281,7 @@ class Session:
 
     def key(self, *names: str, timeout_s: Optional[float] = None) -> int:
         """Press keys by their names (`ptyguard help key`), as `send` does; UsageError."""
+        from .sending import send_keys
         return send_keys(self._client.open_channel("send"), self._target, names,
                          timeout_s=timeout_s)["offset"]
 
@@ -288,6 +298,7 @@ class Session:
         From the oldest kept byte, `since` an offset (that of `send`), or "now".  Raises
         TimedOut; PtyguardError when the session ends first.
         """
+        from .waiting import wait_for
         with self._client.open_channel("wait") as channel:
             return wait_for(channel, self._target, pattern, timeout_s, since, raw)
 
@@ -297,7 +308,9 @@ class Session:
         included; ^ and $ are those of lines, which have no blanks at their ends.  Raises
         TimedOut; PtyguardError when the session ends first.
         """
+        from .conditions import Patience, ScreenSearch
         from .viewing import Viewing
+        from .waiting import wait_screen
         search = ScreenSearch(pattern)
         with self._client.open_channel("wait") as channel:
             wait_screen(Viewing(channel, self._target), [search], Patience(timeout_s))
@@ -305,6 +318,7 @@ class Session:
 
     def wait_idle(self, idle_s: float, timeout_s: Optional[float] = None) -> None:
         """Until no output has come for `idle_s` seconds, or the end.  Raises TimedOut."""
+        from .waiting import wait_idle
         with self._client.open_channel("wait") as channel:
             wait_idle(channel, self._target, idle_s, timeout_s)
 

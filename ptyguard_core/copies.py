@@ -23,8 +23,11 @@ _ROOT_MODULES = ("ptyguard.py", "ptyguard_posix.py", "ptyguard_win.py")
 _NEEDED = {*_ROOT_MODULES[:2], "ptyguard_core/version.py", "ptyguard_core/guard.py",
            "ptyguard_core/daemon.py"}
 _MODULE = r"(ptyguard[a-z_]*|ptyguard_core/[a-z_][a-z0-9_]*)\.py"
+_FINDER = "ptyguard_core/bytecode.py"
+_BESIDE = {"__main__.py", "ptyguard_core/__init__.py"}      # zipimport finds them, before there is a finder
 _VERSION_LINE = b'OURS = "'
-_MAIN = b"import sys\nfrom ptyguard import main\nsys.exit(main(sys.argv[1:]))\n"
+# The package first: with it byte-code is found.
+_MAIN = b"import sys\nimport ptyguard_core\nfrom ptyguard import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def find_program(backend, paths):
@@ -156,25 +159,32 @@ def _is_whole(copy, sources):
         return False
 
 
-def _write_copy(copy, sources, magic):
+def _byte_code(copy, name, source, magic):
+    """As PEP 552 has it, with an unchecked hash: zipimport does not ask for the source's time."""
     import importlib.util
     import marshal
+    # Without docstrings: half the size, in every guard and daemon.
+    code = compile(source, f"{os.path.basename(copy)}/{name}", "exec", dont_inherit=True, optimize=2)
+    return magic + b"\1\0\0\0" + importlib.util.source_hash(source) + marshal.dumps(code)
+
+
+def _write_copy(copy, sources, magic):
     import zipfile
+    from . import packing
+    is_packed = _FINDER in sources      # an older program finds byte-code only beside its sources
     draft = f"{copy}.tmp-{os.urandom(6).hex()}"
     try:
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 for name in sorted(sources):
-                    source = sources[name]
-                    archive.writestr(name, source)
-                    # PEP 552: an unchecked hash-based pyc; zipimport takes it without
-                    # asking for the source's time.
-                    # Without docstrings: half the size, in every guard and daemon.
-                    code = compile(source, f"{os.path.basename(copy)}/{name}", "exec",
-                                   dont_inherit=True, optimize=2)
-                    archive.writestr(name + "c", magic + b"\1\0\0\0"
-                                     + importlib.util.source_hash(source) + marshal.dumps(code))
+                    archive.writestr(name, sources[name])
+                    if not is_packed or name in _BESIDE:
+                        archive.writestr(name + "c", _byte_code(copy, name, sources[name], magic))
+                if is_packed:
+                    tag = packing.folder_of(sys.implementation.cache_tag, magic)
+                    modules = {name: sources[name] for name in sources.keys() - _BESIDE}
+                    packing.add_folder(archive, tag, packing.compile_sources(modules, os.path.basename(copy)))
             file.flush()
             os.fsync(file.fileno())
         os.rename(draft, copy)

@@ -14,9 +14,9 @@ Rule 2: raw payload is handed on in pieces as it arrives, without a copy.
 Rule 3: an error here is the peer's fault (ProtocolError) and ends its connection.
 """
 
-import json
 import struct
 
+from . import jsontext
 from .errors import Incompatible, ProtocolError
 
 PROTOCOL_MIN = 1
@@ -66,7 +66,7 @@ def control(type_, fields):
 
     Text that is not UTF-8 travels as lone surrogates, which JSON can escape.
     """
-    body = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    body = jsontext.write(fields, jsontext.COMPACT).encode("ascii")
     if len(body) > CONTROL_BYTES_MAX:
         raise ProtocolError(f"a message of {len(body)} bytes is too long "
                             f"(at most {CONTROL_BYTES_MAX})")
@@ -93,7 +93,7 @@ def _bounded_int(text):
 def parse_control(body):
     """The JSON object of a control frame; ProtocolError when it is none."""
     try:
-        fields = json.loads(bytes(body).decode("utf-8"), parse_int=_bounded_int)
+        fields = jsontext.read(bytes(body).decode("utf-8"), _bounded_int)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not a JSON object: {error}") from None
     if not isinstance(fields, dict):

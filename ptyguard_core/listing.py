@@ -4,7 +4,8 @@ Columns are counted as terminals show them: a wide character takes two, an accen
 the width of the terminal is known no line is longer than that, so that none is wrapped.
 """
 
-from .report import LIVING, age, exit_text, printable, shell_words
+from . import jsontext
+from .report import LIVING, SCHEMA_VERSION, age, exit_text, printable, shell_words
 
 SHOWN_ENDED_S = 3600.0          # what ended within the hour is listed unasked
 TITLE_WIDTH_MAX = 30            # where nothing else limits it; `info` shows it whole
@@ -39,6 +40,21 @@ def chosen(sessions, now, has_all=False):
     """Of what the daemon lists what is shown."""
     return [facts for facts in sessions if has_all or facts["state"] in LIVING
             or now - (facts["ended_at"] or 0) < SHOWN_ENDED_S]
+
+
+def listed(sessions, now, wishes, terminal_size):
+    """What `ls` prints of the chosen; None when it is told on stderr that there is nothing.
+
+    `wishes`: names of options, "json" and "short" among them.  `terminal_size()` is asked where it counts.
+    """
+    if "json" in wishes:
+        return jsontext.write({"sessions": sessions, "schema_version": SCHEMA_VERSION}) + "\n"
+    if "short" in wishes:
+        return "".join(session["name"] + "\n" for session in sessions)
+    if not sessions:
+        return None
+    size = terminal_size()
+    return "\n".join(session_table(sessions, now, size and size[0])) + "\n"
 
 
 def session_table(sessions, now, width=None):

@@ -41,6 +41,8 @@ def exit_text(exit_, is_living=False):
     return "" if is_living else "unknown"
 
 
+SCHEMA_VERSION = 1             # of what is told as JSON
+
 LIVING = ("starting", "running", "draining", "quarantined")
 
 

@@ -12,17 +12,16 @@ import time
 
 from . import guardwire as wire
 from .copies import find_program
-from .errors import Deferred, Refused, Unreachable, UsageError
+from .errors import Deferred, Unreachable, UsageError
 from .journal import tail
+from .reaching import LOOK_S, START_LIMIT_S, check_peer, connect
 from .verdict import REFUSE, START_DAEMON, START_GUARD, WAKE_GUARD, Found, decide, is_newer
 from .version import OURS
 
-START_LIMIT_S = 60.0           # cold start on a machine that swaps; shared by those who wait
 LOCK_LIMIT_S = 10.0
 GUARD_ANSWER_S = 10.0
 SCOPE_LIMIT_S = 10.0           # for the service manager to make one
 WAKE_LIMIT_S = 5.0             # for a guard to make its sockets again
-LOOK_S = 0.01                  # between looks at a lock that somebody holds
 
 SETTINGS = {                   # environment variable -> setting of guard and daemon
     "PTYGUARD_IDLE_EXIT": "idle-exit",
@@ -90,15 +89,6 @@ def _silent_guard(backend, paths, why):
                             "no second guard is started beside it")
 
 
-def check_peer(backend, sock, path):
-    """The server must be ours or root's (C-902)."""
-    owner = backend.peer_user(sock)
-    if owner not in (backend.user_id(), 0):
-        sock.close()
-        raise Refused(f"{path} is served by uid {owner}, not by us",
-                      hint="set PTYGUARD_DIR to a directory of yours")
-
-
 def report_deaf(backend, paths, waited_s=0.0):
     """Our hello is unanswered, for `waited_s` if we give up: the guard decides, once for all,
     what that means."""
@@ -120,7 +110,7 @@ def reach(backend, paths, may_start=True, timeout_s=START_LIMIT_S, environ=None,
     if not may_start:
         _refuse_unless_running(backend, paths)
     while True:
-        sock = _connect(backend, paths, deadline)
+        sock = connect(backend, paths, deadline)
         if sock is not None:
             return sock
         if not may_start:
@@ -143,30 +133,10 @@ def _not_running():
     return Unreachable("no daemon runs", hint="without --no-start it would be started")
 
 
-def _connect(backend, paths, deadline):
-    """A checked connection, or None when nobody listens."""
-    while True:
-        try:
-            sock = backend.connect(paths.client_socket, 1.5)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        except (BlockingIOError, TimeoutError):     # the backlog is full: slow is not deaf
-            if time.monotonic() > deadline:
-                raise Unreachable(f"{paths.client_socket} accepts no connection",
-                                  hint="ptyguard status") from None
-            time.sleep(LOOK_S)
-            continue
-        except OSError as error:
-            raise Unreachable(f"cannot connect to {paths.client_socket}: {error.strerror}",
-                              hint="ptyguard status") from None
-        check_peer(backend, sock, paths.client_socket)
-        return sock
-
-
 def _start_under_lock(backend, paths, deadline, environ, scope):
     lock = take_lock(backend, paths.start_lock, "client, starting", deadline)
     try:
-        sock = _connect(backend, paths, deadline)
+        sock = connect(backend, paths, deadline)
         if sock is not None:            # whoever held the lock before did the work
             sock.close()
             return

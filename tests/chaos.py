@@ -1334,7 +1334,7 @@ def build_archive(directory, name, version=None):
             with open(path, "w") as file:
                 file.write(re.sub(r"(?m)^version = .*$", f"version = {version}", text))
         subprocess.run(["sh", os.path.join(tree, "zipapp.sh"), output], check=True,
-                       env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.DEVNULL)
+                       env=dict(os.environ, PYTHON=sys.executable, PYTHONS=""), stdout=subprocess.DEVNULL)
     return output
 
 

@@ -12,6 +12,9 @@ CORE = os.path.join(ROOT, "ptyguard_core")
 HOUSE = {
     "errors": (0, ""),
     "tables": (0, ""),
+    "bytecode": (0, "os"),
+    "jsontext": (0, "os"),
+    "packing": (1, "os sys"),
     "record": (0, "os time session"),
     "circuit": (0, "time"),
     "liveness": (0, "time"),
@@ -58,7 +61,9 @@ HOUSE = {
     "verdict": (2, "os socket time"),
     "updates": (2, "os time"),
     "copies": (2, "socket daemon"),
+    "reaching": (2, "supervise daemon"),
     "supervise": (3, "daemon"),
+    "quick": (3, "channel client supervise usage"),
     "holdings": (1, "os"),
     "foreign": (2, "frames json"),
     "spawning": (2, "frames json"),
@@ -110,12 +115,12 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
                "spawning", "depositing", "reexec", "guard"}
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
-    "copies", "verdict",
-    "frames", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "detachkey", "keywatch", "direct", "tree", "registry", "session", "connection", "supervise", "requests",
+    "copies", "packing", "verdict",
+    "frames", "jsontext", "reaching", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "detachkey", "keywatch", "direct", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
-# supervise is also the clients' way to a daemon, and may wait there.
-LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise"}
+# supervise and reaching are also the clients' way to a daemon, and may wait there.
+LOOP_ROOMS = GUARD_ROOMS | DAEMON_ROOMS - {"supervise", "reaching"}
 
 FILES = sorted(name[:-3] for name in os.listdir(CORE)
                if name.endswith(".py") and name != "__init__.py")

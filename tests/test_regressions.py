@@ -37,7 +37,7 @@ import pytest
 
 import ptyguard
 import ptyguard_posix as backend
-from ptyguard_core import channel, frames, guardwire as wire, sending, supervise
+from ptyguard_core import channel, frames, guardwire as wire, reaching, sending, supervise
 from ptyguard_core.registry import shape_fault
 from test_client_wire import Wire
 from world import (LIMIT_S, MEMORY, ROOT, World, is_alive, open_descriptors, voluntary_switches,
@@ -1149,7 +1149,7 @@ def late(own_directory, monkeypatch):
     paths, clock = backend.find_paths(str(own_directory)), Clock()
     server = LateServer(paths.client_socket)
     monkeypatch.setattr(channel, "time", clock)
-    monkeypatch.setattr(supervise, "time", clock)
+    monkeypatch.setattr(reaching, "time", clock)
     connecting, waiting = backend.connect, channel.Channel.wait_readable
 
     def connect_to(full_s, answer_s, asleep_s=0.0):

@@ -1,6 +1,7 @@
 """Supervise: the way to a daemon, and what guard and daemon are started as."""
 
 import fcntl
+import importlib.util
 import os
 import signal
 import subprocess
@@ -11,9 +12,11 @@ import pytest
 
 import ptyguard
 import ptyguard_posix as backend
-from ptyguard_core import copies, supervise
+from ptyguard_core import copies, packing, supervise
 from ptyguard_core.copies import make_copy, read_sources
 from world import MEMORY, ROOT, World, is_alive, voluntary_switches, wait_until
+
+OWN_FOLDER = packing.folder_of(sys.implementation.cache_tag, importlib.util.MAGIC_NUMBER)
 
 # -- the private copy -------------------------------------------------------------------------
 
@@ -50,7 +53,7 @@ def test_the_copy_holds_our_modules_with_byte_code_and_runs():
             names = set(archive.namelist())
             assert archive.read("ptyguard.py") == read_sources()["ptyguard.py"]
         assert {"__main__.py", "ptyguard.py", "ptyguard_core/guard.py"} <= names
-        assert {name + "c" for name in names if name.endswith(".py")} <= names
+        assert {"__main__.pyc", "ptyguard_core/__init__.pyc", f"{OWN_FOLDER}/code", f"{OWN_FOLDER}/index"} <= names
         said = subprocess.run([sys.executable, "-I", "-S", copy, "--version"], env={}, cwd="/",
                               stdout=subprocess.PIPE, check=True).stdout
         assert said.decode().split() == ["ptyguard", ptyguard.__version__]
@@ -70,7 +73,7 @@ def test_a_copy_of_an_archive_is_the_copy_of_its_sources(tmp_path):
 def test_overwriting_the_archive_that_started_it_breaks_nothing(tmp_path):
     archive = tmp_path / "ptyguard.pyz"
     subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), str(archive)], check=True,
-                   env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.DEVNULL)
+                   env=dict(os.environ, PYTHON=sys.executable, PYTHONS=""), stdout=subprocess.DEVNULL)
     with World(under=MEMORY) as world:
         started = subprocess.run([sys.executable, str(archive), "start", "--", "cat"],
                                  env=world.env, stdout=subprocess.PIPE, check=True)

@@ -98,7 +98,7 @@ def test_the_unit_starts_and_stops_what_it_says():
 
 def test_the_unit_names_the_archive_that_printed_it(tmp_path):
     subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), str(tmp_path / "p.pyz")], check=True, cwd=ROOT,
-                   env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.DEVNULL)
+                   env=dict(os.environ, PYTHON=sys.executable, PYTHONS=""), stdout=subprocess.DEVNULL)
     with World([sys.executable, str(tmp_path / "p.pyz")], under=MEMORY) as world:
         start, = settings(world.run("daemon", "unit", check=0).stdout.decode())["ExecStart"]
         assert words_of(start)[1:] == [os.fsencode(tmp_path / "p.pyz"), b"daemon", b"start"]

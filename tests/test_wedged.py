@@ -18,7 +18,7 @@ import threading
 import pytest
 
 import ptyguard_posix as backend
-from ptyguard_core import channel, frames, sending, stall, waiting
+from ptyguard_core import channel, copies, frames, sending, stall, supervise, waiting
 from ptyguard_core.errors import (Deferred, Incompatible, NoSuchSession, PtyguardError, TimedOut,
                                   Unreachable)
 from test_client_wire import Wire
@@ -387,8 +387,8 @@ def test_who_cannot_talk_to_a_daemon_that_stays_is_told_so(paths, server, monkey
 
     monkeypatch.setattr(frames, "PROTOCOL_MIN", 98)
     monkeypatch.setattr(frames, "PROTOCOL_MAX", 99)
-    monkeypatch.setattr(channel, "find_program", lambda *_: ("python3", "x"))
-    monkeypatch.setattr(channel, "replace", stays)
+    monkeypatch.setattr(copies, "find_program", lambda *_: ("python3", "x"))
+    monkeypatch.setattr(supervise, "replace", stays)
     monkeypatch.setattr(channel.Channel, "_say_hello", foreign)
     with pytest.raises(Incompatible, match="no common protocol") as caught:
         channel.Channel(backend, paths)

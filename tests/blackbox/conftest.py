@@ -33,7 +33,7 @@ def archive():
             shutil.copy(os.environ["BLACKBOX_ARCHIVE"], path)
         else:
             subprocess.run(["sh", os.path.join(ROOT, "zipapp.sh"), path], check=True,
-                           env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.DEVNULL)
+                           env=dict(os.environ, PYTHON=sys.executable, PYTHONS=""), stdout=subprocess.DEVNULL)
         script = os.path.join(above, "ptyguard")
         with open(script, "w") as file:
             file.write(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {path} "$@"\n')
