@@ -159,6 +159,11 @@ class Connection:
         if not self.is_open or self._has_said_farewell:
             return
         before = self.cursor.offset if self.cursor else 0
+        if self.direct is not None and self._frame_end is None and not self._out:
+            self.direct.write(is_writable)      # and nothing else is to be sent
+            if self.cursor is not None and self.cursor.offset != before:
+                self._owner.on_progress(self)
+            return
         try:
             is_more = self._send_some()
         except OSError as error:

@@ -383,8 +383,8 @@ class Daemon:
             self.write_input(session)
         if bits & (READABLE | FAILED) and session.master >= 0:
             was_urgent = session.typed_at is not None
-            is_alone = self.loop.ready_count == (0 if was_urgent else 1)
-            self._pump(session, READS_ALONE if is_alone else 1)
+            # An answer is rarely more than one read; what is more comes in the next turn.
+            self._pump(session, READS_ALONE if self.loop.ready_count == 1 and not was_urgent else 1)
             if was_urgent and not session.is_urgent(session.active_at):
                 self.loop.set_urgent(session.master, False)
             self._update_terminal(session)
@@ -421,12 +421,13 @@ class Daemon:
             session.drop_input()
         elif session.input and self._is_serving and not session.awaits_hearing:
             session.active_at = self.loop.clock()
-            was_full = session.is_full()
+            was_full, was_blocked = session.is_full(), session.is_blocked
             hearing = Overhearing(self.backend, session)
             session.is_blocked = not session.write_input(
                 hearing.write, lambda: self.backend.end_of_input(session.master),
                 lambda: self.backend.canonical_mode(session.master), hearing.tell)
-            self._update_terminal(session)
+            if session.is_blocked or was_blocked:
+                self._update_terminal(session)
             if was_full and not session.is_full():
                 self._listen_again(session)
 
@@ -1197,11 +1198,11 @@ class Daemon:
         if not data or session.master < 0:
             return
         session.enqueue(data)
-        if cursor in session.cursors and not is_only_replies(data):
+        self.write_input(session)           # first: the program is at work meanwhile
+        self._await_answer(session, data)
+        if cursor in session.cursors and (data[:1] != b"\x1b" or not is_only_replies(data)):
             session.typed(cursor)
             self.apply_size(session)
-        self._await_answer(session, data)
-        self.write_input(session)
 
     def is_input_full(self, client):
         """Whether this client has to wait before it types more."""
@@ -1220,7 +1221,8 @@ class Daemon:
         """A cursor moved: the program may go on."""
         session = client.session
         if session.state != DRAINING:
-            self._update_terminal(session)
+            if not self.loop.interest(session.master) & READABLE:       # else it goes on already
+                self._update_terminal(session)
         elif session.room():
             self._drain_soon(session)
 

@@ -93,6 +93,10 @@ class Loop:
     def _poller_of(self, fd):
         return self._inner if fd in self._urgent else self._poller
 
+    def interest(self, fd):
+        """What `fd` is watched for; 0 also when it is not watched at all."""
+        return self._interest.get(fd, 0)
+
     def change(self, fd, bits):
         """Ask for other readiness of a watched `fd`; cheap when nothing changes."""
         before = self._interest[fd]
@@ -163,7 +167,20 @@ class Loop:
     def turn(self):
         """Wait for facts and act on them, once."""
         ready = self._poller.poll(self._sleep_s())
-        self._calls.clear()
+        if self._calls:
+            self._calls.clear()
+        if len(ready) == 1 and ready[0][0] == self._inner_fd:       # a key: nothing else is to be done
+            self.ready_count = 0
+            self._serve_urgent()
+        else:
+            self._act_on(ready)
+        if self._timers:
+            self._fire()
+        if self._soon:
+            acts, self._soon = deque(self._soon), []
+            self._act_in_order(acts, self._serve_urgent)
+
+    def _act_on(self, ready):
         # With its handler: one that is closed meanwhile is not called, nor another of that number.
         due = [(fd, bits, self._handlers.get(fd)) for fd, bits in ready if fd != self._inner_fd]
         self.ready_count = sum(bits != WRITABLE for _, bits, _ in due)
@@ -174,10 +191,6 @@ class Loop:
                 self._serve_urgent()
             if handler is not None and self._handlers.get(fd) is handler:
                 handler(bits)
-        if self._timers:
-            self._fire()
-        acts, self._soon = deque(self._soon), []
-        self._act_in_order(acts, self._serve_urgent)
 
     def _serve_urgent(self):
         """Call each urgent descriptor that is ready, once (rule 3)."""
@@ -197,8 +210,9 @@ class Loop:
         except BaseException:
             self._soon[:0] = later      # rule 2
             raise
-        acts, self._soon = deque(self._soon), later
-        self._act_in_order(acts)
+        acts, self._soon = self._soon, later
+        if acts:
+            self._act_in_order(deque(acts))
 
     def _act_in_order(self, acts, between=None):
         """Call what `soon` was given; what these ask for comes next turn: no one starves."""

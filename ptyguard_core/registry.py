@@ -336,11 +336,11 @@ class RecordFiles:
 
     # -- writing
 
-    def write(self, record):
+    def write(self, record, is_synced=True):
         """Put `record` on disk, atomically, under its id.
 
         Fields that the file has and `record` does not are kept (rule 3).
-        Blocks for one small synced write.  Raises StateUnusable (with errno and
+        Blocks for one small write; one that is not synced may be lost to a power cut.  Raises StateUnusable (with errno and
         path) when the disk refuses, UsageError when `record` could not be read
         back; the old file is valid then.
         """
@@ -354,7 +354,7 @@ class RecordFiles:
         try:
             if not os.path.isdir(self._directory):
                 _make_private(self._directory)      # somebody removed it
-            self._replace(path, _serialise(merged))
+            self._replace(path, _serialise(merged), is_synced)
         except OSError as error:
             raise self._failed("write", session_id, path, error) from error
         self._on_disk[session_id] = merged
@@ -382,14 +382,15 @@ class RecordFiles:
         self._on_disk.pop(session_id, None)
         self.last_error = None
 
-    def _replace(self, path, data):
+    def _replace(self, path, data, is_synced):
         temp = f"{path}.tmp-{self._random_name()}"
         fd = os.open(temp, _CREATE, 0o600)
         replaced = False
         try:
             try:
                 _write_all(fd, data)
-                os.fsync(fd)
+                if is_synced:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.replace(temp, path)
@@ -397,7 +398,8 @@ class RecordFiles:
         finally:
             if not replaced:
                 _unlink_quietly(temp)
-        self._sync_directory()
+        if is_synced:
+            self._sync_directory()
 
     def _sync_directory(self):
         """Make a rename last through a power cut, where the OS can (fsync(2))."""
@@ -444,7 +446,7 @@ class NoRegistry:
         """Nothing."""
         return {}
 
-    def write(self, _record):
+    def write(self, _record, is_synced=True):
         """Raises what was wrong with the directory."""
         raise StateUnusable(self._error.message, hint=self._error.hint)
 

@@ -304,7 +304,7 @@ def start(daemon, client, fields, reply):
     present = None
     if name is not None:
         present = next((s for s in daemon.sessions.values()
-                        if not s.is_over and s.name == name), None)
+                        if s.name == name and not s.is_over), None)
     if present is None:
         daemon.endings.check_start(wanted["id"], name, policy)
     if name is not None:
@@ -502,7 +502,8 @@ def _begin_start(daemon, client, wanted, reply):
     if wanted["await_reader"]:
         # `run` is to see all of it: nothing is read before it is there (or too late).
         session.awaited_holders = session.noted_holders = 1
-    daemon.registry.write(record)       # raises: nothing has happened yet
+    # Raises: nothing has happened yet.  A power cut would take the session too: not synced.
+    daemon.registry.write(record, is_synced=False)
     daemon.sessions[session.id] = session
     env = dict(item.partition(b"=")[::2] for item in wanted["env"])
     env.pop(b"", None)                  # execve takes it, Python does not

@@ -52,7 +52,7 @@ class Records:
         self.written = []
         self.removed = []
 
-    def write(self, record):
+    def write(self, record, is_synced=True):
         self.written.append(record["id"])
 
     def remove(self, id_):
