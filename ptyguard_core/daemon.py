@@ -372,7 +372,7 @@ class Daemon:
             self._pump(session, 0)          # our own words need no program that writes
         if session.state != DRAINING and session.may_read():
             bits = READABLE
-        elif session.cursors and not session.room():
+        elif session.cursors and (session.is_held or not session.room()):
             self._watch_progress(session)
         if session.input and session.is_blocked and not session.awaits_hearing:
             bits |= WRITABLE
@@ -451,7 +451,8 @@ class Daemon:
 
     def _judge_progress(self, session):
         self._progress_timers.pop(session.id, None)
-        if session.ring is None or session.master < 0 or session.room():
+        if session.ring is None or session.master < 0 or session.may_read() \
+                or session.room() and not session.is_held:
             return
         lagging, next_at = session.watch_progress(self.loop.clock())
         for cursor in lagging:

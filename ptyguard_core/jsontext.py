@@ -82,7 +82,9 @@ def read(text, parse_int=int):
             value, end = make_scanner(_Reading(parse_int))(text, 0)
             if end == len(text):
                 return value
-        except (_Unknown, StopIteration, ValueError):
-            pass                # json says what is wrong, or takes it
+        except (_Unknown, StopIteration, ValueError, SystemError):
+            # json says what is wrong, or takes it.  SystemError: what CPython's scanner would raise
+            # is in a module that is not loaded, and then it raises nothing (_json.c, raise_errmsg).
+            pass
     import json
     return json.loads(text, parse_int=parse_int)

@@ -67,6 +67,7 @@ PROGRESS_BYTES = 64 * 1024       # what a leader must take ...
 PROGRESS_S = 1.0                 # ... in this time, to go on holding
 INPUT_QUEUE_MAX = 1024 * 1024    # then senders wait
 DRAIN_S = 0.2                    # of reading: a grandchild may flood for ever
+RESUME_BYTES = 32 * 1024         # of room, for a program that was held to be read again
 READS_ALONE = 16                 # reads a turn while it is the only thing ready
 KEYS_BYTES_MAX = 1024            # typed at once by somebody who waits for the answer; else a paste
 ANSWER_BYTES = 32 * 1024         # output that may be the answer: a few screens
@@ -155,6 +156,7 @@ class Session:
         self.noted_holders = 0          # as the blob has it
         self.awaited_writers = set()    # those of its files' writers that are on the way
         self.has_let_go = False         # the terminal has nobody at the other side
+        self.is_held = False            # nobody reads it until there is room again
         self.is_blocked = False         # it takes no more input for now
         self.is_drain_due = False
         self.is_unopened = False        # the guard holds it, and it could not be opened here
@@ -267,8 +269,12 @@ class Session:
 
     def may_read(self):
         """Whether the terminal is to be read now."""
-        return (self.master >= 0 and not self.is_awaiting and not self.has_let_go
-                and self.room() > 0)
+        if self.master < 0 or self.is_awaiting or self.has_let_go:
+            return False
+        # Once held, not for each little that the slowest takes: each time costs a turn.
+        enough = min(RESUME_BYTES, (self.ring.capacity - self.ring.window_bytes) // 2) if self.is_held else 1
+        self.is_held = self.room(RESUME_BYTES) < enough
+        return not self.is_held
 
     def pump(self, read, before_commit, reads):
         """Move output from the terminal into the ring: at most `reads` reads.
@@ -352,7 +358,7 @@ class Session:
     def watch_progress(self, now):
         """Judge those who hold: (the cursors to lag now, time of the next judgement).
 
-        To be called when `room()` is 0, and at the time it returned.
+        To be called when `may_read` has found it held, and at the time it returned.
         """
         lagging = []
         next_at = None

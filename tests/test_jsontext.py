@@ -73,3 +73,13 @@ def test_a_message_is_written_and_read_without_the_module_json():
                "print('json' in sys.modules)")
     assert subprocess.run([sys.executable, "-I", "-S", "-c", program, ROOT], stdout=subprocess.PIPE,
                           check=True).stdout == b"False\n"
+
+
+@pytest.mark.parametrize("text", ['{', '{"a"', '{"a":}', '{"a": 1,', '{"a": "', '{"a": tru}', '{"a": "\\u12"}'])
+def test_what_is_not_well_formed_is_refused_in_the_same_words_where_json_was_not_loaded(text):
+    program = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom ptyguard_core import jsontext\n"
+               "try:\n    jsontext.read(sys.argv[2])\nexcept ValueError as error:\n    print(error)")
+    said = subprocess.run([sys.executable, "-I", "-S", "-c", program, ROOT, text], stdout=subprocess.PIPE, check=True)
+    with pytest.raises(ValueError) as expected:
+        json.loads(text)
+    assert said.stdout.decode().strip() == str(expected.value)

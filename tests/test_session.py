@@ -9,8 +9,8 @@ from ptyguard_core.ring import CAPACITY_MIN, WINDOW_BYTES, Ring, memory_bytes
 from ptyguard_core.session import (ALWAYS, CHILD_EXITED, DRAINED, DRAINING, ENDED, EVENTS, FAILED,
                                    GAVE_UP, GUARD_LOST_IT, HELD_UNOPENED, INPUT_QUEUE_MAX, LEADER,
                                    LEADER_ALLOWANCE, LOST, NEVER, PROGRESS_BYTES, PROGRESS_S,
-                                   QUARANTINED, RESTART_FAILED, RESTARTED, RUNNING, SPAWN_REFUSED, SPAWNED, STARTING, STATES,
-                                   TRANSITIONS, Cursor, Session)
+                                   QUARANTINED, RESTART_FAILED, RESTARTED, RESUME_BYTES, RUNNING, SPAWN_REFUSED, SPAWNED,
+                                   STARTING, STATES, TRANSITIONS, Cursor, Session)
 
 MIB = 1 << 20
 HISTORY = MIB - WINDOW_BYTES
@@ -96,6 +96,26 @@ def test_the_states_are_the_registrys():
 def test_with_nobody_attached_the_ring_always_drains_the_program():
     session = new_session(written=5 * MIB)
     assert session.room() == WINDOW_BYTES and session.may_read()
+
+
+def test_a_program_that_was_held_goes_on_once_there_is_room_for_more_than_a_little():
+    session = new_session(written=5 * MIB)
+    cursor = leading(session, behind=LEADER_ALLOWANCE)
+    assert not session.may_read()
+    cursor.offset += RESUME_BYTES - 1
+    assert session.room() and not session.may_read()
+    cursor.offset += 1
+    assert session.may_read()
+    cursor.offset -= RESUME_BYTES - 1           # it was not held meanwhile: the last byte counts
+    assert session.room() == 1 and session.may_read()
+
+
+def test_who_takes_a_little_of_a_held_program_and_stops_is_judged():
+    session = new_session(written=5 * MIB)
+    cursor = leading(session, behind=LEADER_ALLOWANCE)
+    assert not session.may_read() and session.watch_progress(0.0) == ([], PROGRESS_S)
+    cursor.offset += RESUME_BYTES - 1
+    assert not session.may_read() and session.watch_progress(PROGRESS_S) == ([cursor], None)
 
 
 @pytest.mark.parametrize("hold, behind, room", [
