@@ -16,7 +16,6 @@ docs/API.md tells the rest.
 import os
 import sys
 
-from ptyguard_core import usage
 from ptyguard_core.backend import WRITABLE
 from ptyguard_core.errors import (Busy, CannotExecute, CommandNotFound, Incompatible, LimitReached,
                                   NoSuchSession, OutputGap, PtyguardError, Refused, SessionDestroyed,
@@ -101,6 +100,7 @@ def main(argv):
     command = call = None
     try:
         _version.check_override(os.environ.get("PTYGUARD_TEST_VERSION"))
+        from ptyguard_core import usage
         command = usage.parse(argv)     # first: who asks decides the exit code of what fails
         if os.name == "posix":
             pick_backend().ensure_standard_streams()
@@ -1444,6 +1444,7 @@ _STATES = {"serving": "running", "quiescing": "running", "leaving": "stopped", "
 
 def _help_page(verb):
     """A verb's page of help; to that of `key` belong the names."""
+    from ptyguard_core import usage
     page = usage.help_text(verb)
     if verb == "key":
         from ptyguard_core import keys

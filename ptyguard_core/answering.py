@@ -20,7 +20,6 @@ from collections import OrderedDict, deque
 
 from .errors import OutputGap
 from .queries import HELD_MAX, QueryFinder, answer, default_colours, needs_screen
-from .replay import Replay
 from .replies import REST_S, ReplyFilter
 
 SLICE_BYTES = 16 * 1024     # a turn ...
@@ -37,9 +36,16 @@ HISTORY_LINES = 200         # they come back when a screen grows, and move the c
 
 def replay_of(session):
     """The screen of a session, as far back as its output is kept, with nothing of that shown."""
+    from .replay import Replay
     facts = session.restore_facts()
     return Replay(dict(facts, offset=max(facts["offset"], session.ring.start_offset)), HISTORY_LINES,
                   SCREEN_CELLS_MAX)
+
+
+def load_screen():
+    """Load what makes a screen: soon after a daemon has begun to serve, for later its archive may
+    be gone, and before that every terminal would wait for it."""
+    from . import replay        # noqa: F401
 
 
 class Questions:

@@ -24,7 +24,7 @@ from collections import deque
 
 from . import direct, frames, guardwire as wire, past, requests
 from .agentlink import AgentLinks
-from .answering import Answering
+from .answering import Answering, load_screen
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
 from .connection import PENDING_MAX, Connection, is_hangup
 from .destroying import Endings
@@ -181,6 +181,7 @@ class Daemon:
         for session in list(self.sessions.values()):
             self.relaunches.adopt(session)
         self.prune()
+        self.loop.soon(lambda: self.loop.soon(load_screen))     # once all has been read that waited
         self._watch_idleness()
         Sweep(self.backend, self.loop, self.paths, self.wall_clock, self.log, self.program[1]).begin()
 

@@ -16,7 +16,6 @@ OURS = {"ptyguard", "ptyguard_posix", "ptyguard_core"} | {
     "ptyguard_core." + name for name in (
         "backend", "circuit", "depositing", "errors", "foreign", "guard", "guardwire", "holdings",
         "journal", "link", "loop", "reexec", "ring", "spawning", "updates",
-        "usage",                # the front door's own import, before it knows the verb
         "version")}
 
 # Of the standard library, beside what a bare `python -I -S` has loaded: system calls, and
