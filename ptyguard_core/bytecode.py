@@ -6,7 +6,12 @@ an entry for each module and interpreter would do without, and read a directory 
 every start.
 
 What cannot be read here is left to zipimport, which takes the source beside it.
+
+Rule: the archive stays open, so that another file in its place (an upgrade under a command that
+runs) takes nothing away from who has begun.
 """
+
+from io import FileIO
 
 
 class ByteCode:
@@ -16,6 +21,13 @@ class ByteCode:
         self.archive = archive
         self.folder = folder
         self._index = index             # module -> (offset in the archive, bytes, bytes unpacked or 0)
+        self._file = None
+        try:
+            file = FileIO(archive)      # close-on-exec
+            if file.fileno() > 2:       # else a standard stream was closed, and that is its place
+                self._file = file
+        except OSError:
+            pass
 
     def find_spec(self, name, path=None, target=None):
         """The module's spec with its code; None for who is not ours or cannot be read."""
@@ -29,14 +41,13 @@ class ByteCode:
         return spec
 
     def _read(self, name):
-        from io import FileIO
         from marshal import loads
         offset, size, unpacked = self._index[name]
         lead = name.encode() + b"\0"
         try:
-            with FileIO(self.archive) as file:
-                file.seek(offset)
-                data = file.read(size)
+            file = self._file or FileIO(self.archive)
+            file.seek(offset)
+            data = file.read(size)
             if len(data) != size or not data.startswith(lead):
                 return None             # somebody has overwritten the archive that we run from
             data = memoryview(data)[len(lead):]

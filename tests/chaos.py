@@ -49,6 +49,8 @@ DEAF_PAUSE_S = 45.0         # of deaf daemons: more than three deaths in 60 s op
 IDLE_CONNECTIONS = 500
 NEWER = "9.9.9"
 
+# Of a terminal that was lent, after its daemon died: painted anew, or left with all modes undone.
+NOT_THE_PROGRAMS = (b"\x18\x1b[?1049l", b"\x1b7\x1b[r\x1b[?2026l")
 GONE_CODES = {3, 5}
 BUSY_CODE = 4
 CUT_CODES = {1, 6, 124}     # the daemon went while something was done that is never done twice
@@ -287,10 +289,12 @@ class Chaos:
         return self._under_way(Errand(self.serial, process, args, ledger, judge, out, err),
                                is_long, is_exclusive)
 
-    def attach(self, args, ledger, judge):
+    def attach(self, args, ledger, judge, is_direct):
+        """`is_direct`: its terminal is lent to the daemon, where it may be."""
         self.serial += 1
         return self._under_way(Attached(
-            self.serial, self.world.program + args, self.world.env, args, ledger, judge,
+            self.serial, self.world.program + args, dict(self.world.env, PTYGUARD_DIRECT=str(int(is_direct))),
+            args, ledger, judge,
             os.path.join(self.files, f"{self.serial}.out")), True, False)
 
     def _under_way(self, errand, is_long, is_exclusive):
@@ -604,9 +608,12 @@ class Chaos:
         args = ["attach", self.target(ledger, chance), "--restore", "none"]
         if chance.random() < 0.2:
             args.append("-r")
+        is_direct = chance.random() < 0.5
 
         def judge(errand, code):
             output = errand.shown()
+            for beginning in NOT_THE_PROGRAMS if output is not None and is_direct else ():
+                output = output.partition(beginning)[0]
             if output is not None and b"ptyguard: " in errand.out() and code in (0, 125) or code is not None:
                 if output:
                     ledger.find_stream(output, str(errand))
@@ -617,7 +624,7 @@ class Chaos:
             if code == 0 and b"[detached" in errand.out():
                 return          # somebody said `detach`
             ledger.check_code(code, str(errand))
-        return self.attach(args, ledger, judge)
+        return self.attach(args, ledger, judge, is_direct)
 
     def terminals(self, slot):
         return [errand for errand in self.errands if isinstance(errand, Attached)

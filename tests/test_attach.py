@@ -38,7 +38,9 @@ def attach(world, session, *words, **options):
     has_come(session, terminal)
     wait_until(lambda: is_raw(terminal), "raw mode")
     if world.env.get("PTYGUARD_DIRECT") == "1" and "-r" not in words:
-        wait_until(lambda: (viewer(session, terminal) or {"direct": True})["direct"], "its terminal lent")
+        # Read meanwhile: it is lent once it has taken the picture.
+        wait_until(lambda: terminal.read_more(0.01) is None or (viewer(session, terminal) or {"direct": True})["direct"],
+                   "its terminal lent")
     return terminal
 
 

@@ -156,7 +156,8 @@ def test_vim_edits_over_a_detach_and_a_killed_daemon_and_saves(world, pg, tmp_pa
     terminal.expect(b"second line")
     terminal.expect(b"third")
     terminal.send(b"ending\x1b")
-    terminal.expect(b"ending")
+    # Who kills a daemon within the moment that an Escape is held for what may follow it loses that.
+    wait_until(lambda: "INSERT" not in session.screen().lines[-1].text, "the end of the edit")
     comes_back(world, session, terminal, world.daemon_pid())
     terminal.send(b":wq\r")
     assert terminal.wait() == 0
