@@ -720,6 +720,8 @@ class Chaos:
         ledger = self.known(slot)
         if ledger is None or ledger.busy or ledger.name is None:
             return False
+        if any(errand.ledger is ledger and ledger.name in errand.args for errand in self.errands):
+            return False            # it would look for that name in vain
         old, new = ledger.name, f"{ledger.tag}.{chance.randrange(1000)}"
         target = self.target(ledger, chance)
         ledger.name = None

@@ -578,8 +578,9 @@ def resize_for_one_that_does_not_read(bystander):
     return [stuck, other]
 
 
-ONLY_BYTES = pytest.mark.xfail(strict=True, reason="typed input is bounded by its bytes, not by "
-                                                   "what it costs")
+# Not strict: on a busy machine the daemon has typed much of it before its memory is looked at.
+ONLY_BYTES = pytest.mark.xfail(strict=False, reason="typed input is bounded by its bytes, not by "
+                                                    "what it costs")
 NOT_COUNTED = pytest.mark.xfail(strict=True, reason="events for a client that is stuck are counted "
                                                     "when they are sent, so never")
 
