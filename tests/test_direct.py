@@ -117,7 +117,7 @@ def test_coming_and_going_leaves_no_descriptor_behind(world, pg, name):
         else:
             terminal.process.kill()
         wait_until(lambda: not viewers(session), "its going")
-        counts.append(len(open_files(world.daemon_pid())))
+        counts.append(len(not_sockets(world)))
     assert len(set(counts)) == 1, counts
 
 

@@ -95,7 +95,8 @@ def test_a_daemon_killed_thirty_times_under_a_flood_costs_no_client_a_byte():
         log = world.popen("log", "-f", "--raw", "fast", stdout=subprocess.PIPE)
         logged = world.sink(log.stdout)
         waiting = world.popen("wait", "fast", "--json", stdout=subprocess.PIPE)
-        terminal = world.terminal("attach", "fast")
+        # One that is lent would be painted anew: test_direct.py.
+        terminal = world.terminal("attach", "fast", env=dict(world.env, PTYGUARD_DIRECT="0"))
         shown = world.sink(terminal.master)
         wait_until(lambda: shown.size() and logged.size(), "all readers")
         fast.go()
