@@ -27,7 +27,6 @@ from ptyguard_core import version as _version
 _version.override(os.environ.get("PTYGUARD_TEST_VERSION"))
 __version__ = _version.OURS
 
-SCHEMA_VERSION = 1
 DETACHED_STATUS = 75           # EX_TEMPFAIL: the session lives on, so `run ... && deploy` stops
 TIMED_OUT_STATUS = 124
 OUR_FAILURE_STATUS = 125       # as env, nohup and timeout say it
@@ -57,6 +56,9 @@ def connect(directory=None, may_start=True):
     `directory` is what PTYGUARD_DIR would name.  Blocks for at most 60 s.  Raises
     Unreachable, StateUnusable, Incompatible.
     """
+    # All of it now: whoever uses the API stays, and later our archive may be another one.
+    from ptyguard_core import (conditions, copies, prompt, sending, starting, supervise, upgrading,     # noqa: F401
+                               verdict, viewing, waiting)
     from ptyguard_core.client import Client
     backend = pick_backend()
     return Client(backend, backend.find_paths(directory), may_start, scope=wish_for_scope(backend))
@@ -169,6 +171,7 @@ def _error_json(error):
 
 def _as_json(**fields):
     from ptyguard_core import jsontext
+    from ptyguard_core.report import SCHEMA_VERSION
     return jsontext.write(dict(fields, schema_version=SCHEMA_VERSION))
 
 

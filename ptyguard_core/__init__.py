@@ -12,7 +12,7 @@ def _use_byte_code(archive, get_data):
         from _frozen_importlib_external import MAGIC_NUMBER     # importlib.util costs 6 ms
         folder = "%s-%s" % (sys.implementation.cache_tag, MAGIC_NUMBER.hex())
         finder, index = marshal.loads(get_data("%s/%s/index" % (archive, folder)))
-    except (ImportError, OSError, ValueError, EOFError):
+    except (ImportError, OSError, ValueError, EOFError, TypeError):
         return                          # none: zipimport takes the sources
     names = {"__name__": "ptyguard_core.bytecode"}
     exec(marshal.loads(finder), names)

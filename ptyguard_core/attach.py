@@ -400,6 +400,8 @@ class Attachment:
         """Our terminal is ours again."""
         self._lending.hear_returned(event)
         self._offset = event["offset"]
+        if event.get("pasting"):
+            self._keys.begin_paste()
         self._keys.feed(event.get("typed", "").encode("latin-1", "ignore"))
         if event.get("reason") == "detach":
             self._end(DETACHED)
@@ -666,7 +668,7 @@ class Attachment:
     def _update(self):
         """What is watched, by what waits: the one place that says so."""
         self._loop.change(1, WRITABLE if self._output else 0)
-        if self._has_stdin and self._lending.is_lent:
+        if self._has_stdin and not self._lending.reads_keys:
             self._loop.change(0, READABLE if self._lending.watches_keys else HANGUP)
         elif self._has_stdin:
             self._loop.change(0, READABLE if len(self._input) < INPUT_PENDING_MAX else 0)
@@ -731,7 +733,7 @@ class Attachment:
     # -- stdin ---------------------------------------------------------------------------
 
     def _on_stdin(self, bits):
-        if self._lending.is_lent and not bits & FAILED:
+        if not self._lending.reads_keys and not bits & FAILED:
             self._lending.see_key(self._update)
             self._update()
             return
@@ -788,8 +790,9 @@ class Attachment:
                 self._end_serial = self._channel.serial
                 self._owe()
             elif not self._outgoing and self._lending.is_due and not self._output:
+                self._held_back = self._keys.release()
                 self._outgoing = self._channel.frame_request(
-                    "lend_go", typed=self._keys.release().decode("latin-1"))
+                    "lend_go", typed=self._held_back.decode("latin-1"), pasting=self._keys.is_pasting)
                 self._lending.go()
                 self._is_painted = True
             if not self._outgoing:

@@ -14,6 +14,14 @@ runs) takes nothing away from who has begun.
 from io import FileIO
 
 
+def _unpack(data, size):
+    import zlib
+    try:
+        return zlib.decompress(data, bufsize=size)
+    except zlib.error as error:         # which is no ValueError
+        raise ValueError(str(error)) from None
+
+
 class ByteCode:
     """Finder and loader of the modules in one folder of an archive."""
 
@@ -51,11 +59,8 @@ class ByteCode:
             if len(data) != size or not data.startswith(lead):
                 return None             # somebody has overwritten the archive that we run from
             data = memoryview(data)[len(lead):]
-            if unpacked:
-                from zlib import decompress
-                data = decompress(data, bufsize=unpacked)
-            return loads(data)
-        except (ImportError, OSError, ValueError, EOFError):
+            return loads(_unpack(data, unpacked) if unpacked else data)
+        except (ImportError, OSError, ValueError, EOFError, TypeError):
             return None
 
     def create_module(self, spec):

@@ -8,6 +8,10 @@ never notices.
 A daemon that does not answer is no reason to wait for ever: whoever waits for something
 that it owes (`wait_answer`) pings, tells the guard, and gives up in the end (stall.py).
 
+What starts, replaces or judges a daemon is loaded where that has to be done (a quick verb never
+does), and by whoever stays for longer than STAY_S: by then our archive may be another one, and
+nothing more can be loaded from it.
+
 Everything blocks; times are seconds, None means without limit.  Errors are those of
 errors.py.
 """
@@ -27,6 +31,7 @@ HELLO_PATIENCE_S = 1.5         # then the guard is told; slow is not deaf
 HELLO_LIMIT_S = 30.0
 RECEIVE_BYTES = 256 * 1024     # measured: what a turn of the daemon sends
 RECONNECT_LIMIT_S = 30.0
+STAY_S = 2.0
 PROBE_PAUSE_S = 0.5            # between tries to be welcomed
 SILENT_HINT = "ptyguard status and ptyguard doctor tell more; then: ptyguard daemon restart"
 MAY_BE_DONE = "what was asked may or may not have been done"
@@ -77,6 +82,7 @@ class Channel:
         self._buffer = bytearray(RECEIVE_BYTES)
         self._kept = []                 # frames that came while a reply was awaited
         self._stall = Stall(time.monotonic())
+        self._stays_from = time.monotonic() + STAY_S    # None: all that it may need is loaded
         self.connect(timeout_s)
 
     # -- the connection ------------------------------------------------------------------
@@ -236,7 +242,11 @@ class Channel:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             now = time.monotonic()
+            if self._stays_from is not None and now >= self._stays_from:
+                self._load_all()
             left = max(0.0, self._stall.due_at - now)
+            if self._stays_from is not None:
+                left = min(left, self._stays_from - now)
             if deadline is not None:
                 left = min(left, max(0.0, deadline - now))
             if wait(left):
@@ -245,6 +255,13 @@ class Channel:
             if deadline is not None and now >= deadline:
                 return wait(0)
             self._act_on_stall(self._stall.look(now, can_ping), deadline)
+
+    def _load_all(self):
+        self._stays_from = None
+        try:
+            from . import copies, supervise, verdict        # noqa: F401
+        except ImportError:
+            pass                        # our archive is another one already: perhaps it goes without
 
     def _act_on_stall(self, act, deadline):
         if act == PING:

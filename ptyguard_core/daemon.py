@@ -255,7 +255,7 @@ class Daemon:
                 record.update(ended_at=self.wall_clock(), reason=gone[id_])
                 self.relaunches.on_lost(session)
                 self.log("session_lost", session=id_, name=record["name"], reason=gone[id_])
-                self.save(session)
+                self._write_later(session)  # who comes after us finds the same
 
     # -- adopting a session --------------------------------------------------------------
 
@@ -594,12 +594,15 @@ class Daemon:
 
     def past_keeping(self):
         """(sessions to forget, sessions whose output alone is to go), oldest first; never
-        a living one, nor one that somebody reads or whose log is still being written."""
+        a living one, nor one that somebody reads or whose log is still being written.  Nor is
+        the output of one to go whose record is not written yet: with it the guard forgets the
+        exit status too."""
         records = self._records_to_keep()
         gone = [self.sessions[id_] for id_ in expired(
             records, self.wall_clock(), self._keep_count, self._keep_days)]
         kept = sorted((s for s in self.sessions.values()
-                       if s.id in records and s.is_over and s.ring and s not in gone),
+                       if s.id in records and s.is_over and s.ring and s not in gone
+                       and s.id not in self._unwritten),
                       key=lambda s: s.record.get("ended_at") or 0)
         total = sum(min(s.ring.end_offset, s.ring.capacity) for s in kept)
         emptied = []
@@ -636,9 +639,12 @@ class Daemon:
         if len(gone) > FORGOTTEN_A_TURN:
             self._prune_soon()
             return
-        for session in emptied:
+        for session in emptied[:FORGOTTEN_A_TURN]:
             self.log("kept_output_dropped", session=session.id)
             self._release_ring(session)
+        if len(emptied) > FORGOTTEN_A_TURN:
+            self._prune_soon()
+            return
         acts, self._await_prune = self._await_prune, []
         for act in acts:
             act()
@@ -1295,13 +1301,18 @@ class Daemon:
     # -- what must outlive us ------------------------------------------------------------
 
     def save(self, session):
-        """Record and blob; of very many at once the records are written in the turns that follow."""
+        """Record and blob; of very many at once the records are written in the turns that follow,
+        but for those of which the guard has no blob."""
         self.watchers.note_change()
         self._send_blob(session)
-        if self._writes_left > 0:
+        if self._writes_left > 0 or session.ring is None:
             self._write_record(session)
+            self._write_soon()
         else:
-            self._unwritten[session.id] = None
+            self._write_later(session)
+
+    def _write_later(self, session):
+        self._unwritten[session.id] = None
         self._write_soon()
 
     def _write_soon(self):
@@ -1313,7 +1324,10 @@ class Daemon:
         """Another turn: as many may be written again."""
         self._are_writes_due = False
         self._writes_left = RECORDS_A_TURN
-        self._write_waiting(RECORDS_A_TURN)
+        if self._unwritten:
+            self._write_waiting(RECORDS_A_TURN)
+            if not self._unwritten:
+                self._prune_soon()          # their output may go now
         if self._writes_left < RECORDS_A_TURN:
             self._write_soon()
 

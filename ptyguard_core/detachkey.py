@@ -277,6 +277,10 @@ class Matcher:
         self._chord = self._begun = b""
         return held
 
+    def begin_paste(self):
+        """A paste has begun elsewhere, and its end is to come here."""
+        self._is_pasting = True
+
     def end_paste(self):
         """Look for the key again although the paste has no end.
 

@@ -55,26 +55,31 @@ class DirectTerminal:
         self._is_stuck = False          # it takes nothing for now
         loop.watch(fd, self._on_ready, 0, is_urgent=True)
 
-    def go(self, typed):
-        """It is ours from here on, or again; `typed` was read by the client before."""
+    def go(self, typed, is_pasting=False):
+        """It is ours from here on, or again; `typed` was read by the client before, and the end
+        of a paste is still to come when it `is_pasting`."""
         self.is_live = True
         self._is_paused = False
+        if is_pasting:
+            self._keys.begin_paste()
         if typed:
             self._keys.feed(typed)
         self._client.flush()
         self.update()
 
     def give_back(self, reason):
-        """It is the client's from here on."""
+        """It is the client's from here on; idempotent."""
+        if self._fd < 0:
+            return                      # while what was typed before the detach key was passed on
         cursor = self._client.cursor
         typed = self._keys.release()
         self.close()
         self._client.direct = None
         self._client.send(frames.EVENT, event="returned", reason=reason, offset=cursor.offset,
-                          typed=typed.decode("latin-1"))
+                          typed=typed.decode("latin-1"), pasting=self._keys.is_pasting)
 
     def close(self):
-        """Its client is gone, or has it back.  Once."""
+        """Its client is gone, or has it back.  Once; `_fd` is -1 from then on."""
         self.is_live = False
         self._keys.release()
         self._loop.forget(self._fd)
@@ -201,11 +206,14 @@ def lend(daemon, client, fields, reply):
     reply(offset=client.cursor.offset)
 
 
-def lend_go(_daemon, client, fields, reply):
+def lend_go(daemon, client, fields, reply):
     """All that was sent has been written: the terminal is ours; also again, after a stop."""
+    typed = fields.get("typed")
+    typed = typed.encode("latin-1", "ignore") if isinstance(typed, str) else b""
     if client.direct is not None:
-        typed = fields.get("typed")
-        client.direct.go(typed.encode("latin-1", "ignore") if isinstance(typed, str) else b"")
+        client.direct.go(typed, fields.get("pasting") is True)
+    elif typed:                         # given back before this came: we leave
+        daemon.on_typed(client, typed)
     reply()
 
 

@@ -63,6 +63,7 @@ class _Reading:
 
     strict = True
     object_hook = object_pairs_hook = None
+    array_hook = None           # 3.15
     parse_float = float
 
     def __init__(self, parse_int):
@@ -82,7 +83,7 @@ def read(text, parse_int=int):
             value, end = make_scanner(_Reading(parse_int))(text, 0)
             if end == len(text):
                 return value
-        except (_Unknown, StopIteration, ValueError, SystemError):
+        except (_Unknown, StopIteration, ValueError, SystemError, AttributeError, TypeError):
             # json says what is wrong, or takes it.  SystemError: what CPython's scanner would raise
             # is in a module that is not loaded, and then it raises nothing (_json.c, raise_errmsg).
             pass

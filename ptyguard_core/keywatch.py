@@ -48,6 +48,18 @@ class KeyWatch:
         self._stop_waiting()
         return self._matcher.flush() if self._matcher is not None else b""
 
+    @property
+    def is_pasting(self):
+        """Whether a paste has begun and not ended: whoever watches from now on has to know."""
+        return self._matcher is not None and self._matcher.is_pasting
+
+    def begin_paste(self):
+        """Who watched before has seen one begin."""
+        if self._matcher is not None:
+            self._stop_waiting()
+            self._matcher.begin_paste()
+            self._timer = self._loop.after(PASTE_PATIENCE_S, self._matcher.end_paste)
+
     def _stop_waiting(self):
         if self._timer is not None:
             self._timer.cancel()

@@ -8,9 +8,10 @@ Only this state is kept here; who sends and writes is attach.py.
 
 Rule 1: from `go` to `returned` nobody but the daemon knows what the terminal shows.  When the
         daemon dies then, the screen is painted afresh.
-Rule 2: keys are the daemon's to read while the terminal is lent.  If it does not take them for
-        UNREAD_S, because it is stopped or its program's queue is full, they are ours again: the
-        detach key has to work.
+Rule 2: keys are read by one at a time, or they would change places.  They are the daemon's
+        until it has given the terminal back.  If some lie unread UNREAD_S after others did, it
+        is asked to: it may be stopped, or its program's queue full, and the detach key has to
+        work.  If it has not for as long again, they are ours without its word.
 """
 
 OURS, OFFERED, STOPPED, LENT, RECLAIMED = "ours", "offered", "stopped", "lent", "reclaimed"
@@ -33,6 +34,7 @@ class Lending:
         self._is_unknown = False
         self._serial = None             # of the request that is not answered
         self._timer = None
+        self._is_returning = False      # reclaimed, and the keys are the daemon's still (rule 2)
 
     @property
     def may_offer(self):
@@ -41,13 +43,18 @@ class Lending:
 
     @property
     def is_ours(self):
-        """Whether the daemon has nothing to do with it."""
-        return self._state == OURS
+        """Whether the daemon does nothing with it, as it does not before `go` either."""
+        return self._state in (OURS, OFFERED, STOPPED)
 
     @property
     def is_lent(self):
         """Whether output and keys are the daemon's."""
         return self._state == LENT
+
+    @property
+    def reads_keys(self):
+        """Whether what is typed is ours to read (rule 2)."""
+        return self._state != LENT and not self._is_returning
 
     @property
     def is_due(self):
@@ -93,11 +100,9 @@ class Lending:
         if event.get("reason") == "hung_up":
             self._may_offer = False     # whatever it was: it is not tried again and again
 
-    def reclaim(self, is_for_good=False):
-        """Have it back; and keep it as long as this daemon lives."""
+    def reclaim(self):
+        """Have it back."""
         self._stop_watching()
-        if is_for_good:
-            self._may_offer = False
         if self._state in (OFFERED, STOPPED, LENT):
             self._state = RECLAIMED
             self._serial = self._ask("reclaim")
@@ -110,16 +115,24 @@ class Lending:
         self._may_offer = self._is_possible
 
     def see_key(self, act):
-        """Something is typed: `act()` is called if the daemon does not take it."""
+        """Something is typed: from now on it is looked whether the daemon takes it; `act()` when
+        something else is to be watched for."""
         def look():
             self._timer = None
             if self._state == LENT and self._has_keys():
-                self.reclaim(is_for_good=True)
+                self.reclaim()
+                self._is_returning = True
+                self._timer = self._loop.after(UNREAD_S, give_up)
+            act()
+
+        def give_up():
+            self._stop_watching()
             act()
 
         self._timer = self._loop.after(UNREAD_S, look)
 
     def _stop_watching(self):
+        self._is_returning = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

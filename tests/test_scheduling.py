@@ -6,6 +6,7 @@ A real daemon object with a real loop; terminals are pipes, and nobody but the t
 import os
 import socket
 import sys
+import time
 
 import pytest
 
@@ -222,8 +223,7 @@ def test_a_daemon_that_leaves_acts_on_all_exits_that_wait(house):
 
 
 def test_of_many_records_that_change_at_once_some_are_written_a_turn_and_each_once(house):
-    sessions = [house.add(ENDED) for _ in range(50)]
-    house.daemon._records_to_keep = lambda: {}          # none is past its keeping here
+    sessions = [house.add() for _ in range(50)]
     for session in sessions + sessions:
         house.daemon.save(session)
     assert len(house.records.written) == RECORDS_A_TURN
@@ -238,8 +238,35 @@ def test_of_many_records_that_change_at_once_some_are_written_a_turn_and_each_on
     assert house.records.written[-1] == sessions[0].id
 
 
-def test_a_record_that_waits_for_its_turn_is_not_written_once_it_is_to_go(house):
+def test_of_who_is_known_to_the_guard_no_more_the_record_waits_for_no_turn(house):
     sessions = [house.add(ENDED) for _ in range(RECORDS_A_TURN + 1)]
+    for session in sessions:
+        house.daemon.save(session)
+    assert house.records.written == [session.id for session in sessions]
+
+
+def test_the_guard_is_told_to_forget_nobody_whose_record_is_not_written_yet(own_directory):
+    house = House(str(own_directory), **{"keep-output": "0"})
+    sessions, released = [house.add(data=b"x") for _ in range(3 * RECORDS_A_TURN)], {}
+
+    def release(session):
+        released[session.id] = session.id in house.records.written
+        session.ring = None
+    house.daemon._release_ring = release
+    house.turn()
+    for session in sessions:
+        session.record.update(state=ENDED, ended_at=time.time(), exit={"code": 3, "signal": None})
+        house.daemon.save(session)
+        house.daemon.tell_end(session)
+    while house.daemon.loop.has_soon:
+        house.turn()
+    house.close()
+    assert released == {session.id: True for session in sessions}
+
+
+def test_a_record_that_waits_for_its_turn_is_not_written_once_it_is_to_go(house):
+    sessions = [house.add() for _ in range(RECORDS_A_TURN + 1)]
+    house.daemon._release_ring = lambda _session: None
     for session in sessions:
         house.daemon.save(session)
     house.daemon.forget(sessions[-1])
@@ -249,7 +276,7 @@ def test_a_record_that_waits_for_its_turn_is_not_written_once_it_is_to_go(house)
 
 
 def test_a_daemon_that_leaves_writes_all_records_that_wait(house):
-    sessions = [house.add(ENDED) for _ in range(50)]
+    sessions = [house.add() for _ in range(50)]
     for session in sessions:
         house.daemon.save(session)
     house.daemon.on_leave()
