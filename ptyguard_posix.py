@@ -1391,6 +1391,7 @@ _TTY_AUX_MAJOR = 5              # /dev/tty, /dev/console, /dev/ptmx: each opens 
 
 def open_lent_terminal(descriptor):
     """Such a terminal, opened anew (Linux: elsewhere /dev/fd/N is only a duplicate)."""
+    import resource
     facts = os.fstat(descriptor)
     if not _IS_LINUX:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
@@ -1400,6 +1401,9 @@ def open_lent_terminal(descriptor):
     if facts.st_uid != os.getuid():
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     fd = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2:
+        os.close(fd)                    # a client costs one descriptor without: others are to come
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     try:
         termios.tcgetattr(fd)           # EIO: it hung up meanwhile
         return fd

@@ -71,7 +71,7 @@ def take_turns(cases, rounds, title):
                 if time.monotonic() - interrupted < TWICE_S:
                     raise
                 interrupted = time.monotonic()
-                said = _put_out(name, number, Failure("interrupted"), runs, failures)
+                said = _put_out(name, number, Failure("interrupted (Ctrl-C once more, now, ends it all)"), runs, failures)
             sys.stderr.write(f"{title}: round {number + 1}/{rounds}, {name}: {said}\n")
     return runs, failures
 

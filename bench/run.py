@@ -106,6 +106,11 @@ def main():
     options.build = lambda: build(scratch)
     options.root = ROOT
     directory = options.out or (None if options.quick or options.only else os.path.join(ROOT, "docs", "bench"))
+    if directory:
+        try:                            # before anything is measured
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out {directory}: {error.strerror}")
     has_failed = False
     try:
         chosen, missing = choose(parser, options, scratch)

@@ -30,6 +30,7 @@ from .errors import LimitReached, NoSuchSession, PtyguardError, Unreachable
 from .keywatch import KeyWatch
 from .lending import Lending
 from .loop import Loop
+from .mark import MARK_BYTES, read_mark
 from .stall import GIVE_UP_S, PING, PROBE, Stall
 from .starting import as_wire, own_agent
 from .supervise import START_LIMIT_S
@@ -143,7 +144,8 @@ class Attachment:
         self._input = bytearray()       # typed, not sent
         self._outgoing = b""            # frames on their way to this daemon
         self._held_back = b""           # the input in it, as long as none of it was sent
-        self._is_passing = False        # our terminal's descriptor goes with it
+        self._is_passing = False        # the descriptors of our terminal and of its mark go with it
+        self._mark = None               # where a daemon notes how far our terminal has come
         self._told = None               # by the daemon, of what it lets us paint from
         self._is_glass_unknown = False  # what the terminal shows: a daemon died while it had it
         self._history = bytearray()     # RESTORE bytes so far
@@ -220,8 +222,9 @@ class Attachment:
                 self._backend.leave_raw(0, self._saved)
             if self._channel is not None:
                 self._channel.close()
-            if self._own_stdout is not None:
-                os.close(self._own_stdout)
+            for fd in (self._own_stdout, self._mark):
+                if fd is not None:
+                    os.close(fd)
         return self._outcome
 
     def _say_goodbye(self):
@@ -303,7 +306,7 @@ class Attachment:
         if bits & ~WRITABLE and self._channel is not None:
             self._receive()
             self._offer_terminal()
-            if self._lending.is_due:
+            if self._lending.is_due or self._input:
                 self._send_input()
         self._update()
 
@@ -424,7 +427,9 @@ class Attachment:
         self._outgoing = self._held_back = b""      # rule 3: the rest may have been typed
         self._is_passing = False
         if self._lending.is_unknown:
-            self._is_glass_unknown = True
+            reached = read_mark(self._mark)
+            self._is_glass_unknown = reached is None
+            self._offset = self._offset if reached is None else reached
         self._lending.forget()
         self._lost_at = self._loop.clock()
         self._pause_s = RECONNECT_PAUSE_S
@@ -779,7 +784,8 @@ class Attachment:
 
     def _send_outgoing(self):
         while True:
-            if not self._outgoing and self._input:
+            # While a daemon that does not answer is asked for the terminal, keys are kept for the next.
+            if not self._outgoing and self._input and not self._lending.is_reclaimed:
                 self._outgoing = frames.raw_frames(frames.INPUT, self._input)
                 self._held_back = bytes(self._input)
                 self._input.clear()
@@ -797,7 +803,7 @@ class Attachment:
                 self._is_painted = True
             if not self._outgoing:
                 return
-            sent = self._channel.send_now(self._outgoing, (0,) if self._is_passing else ())
+            sent = self._channel.send_now(self._outgoing, (0, self._mark) if self._is_passing else ())
             if not sent:
                 return
             self._is_passing = False
@@ -816,9 +822,15 @@ class Attachment:
     # -- our terminal in the daemon's hand -----------------------------------------------
 
     def _may_lend(self):
-        return self._is_interactive and self._has_terminal_out and self._reads_input \
-            and not self._read_only and self._backend.is_same_terminal(0, 1) \
-            and os.environ.get("PTYGUARD_DIRECT") != "0"
+        if not (self._is_interactive and self._has_terminal_out and self._reads_input
+                and not self._read_only and self._backend.is_same_terminal(0, 1)
+                and os.environ.get("PTYGUARD_DIRECT") != "0"):
+            return False
+        try:
+            self._mark = self._backend.make_memory(MARK_BYTES)
+        except OSError:
+            return False
+        return True
 
     def _offer_terminal(self):
         """Lend it, once nothing stands between: it is painted, and no answer is to be kept from it."""

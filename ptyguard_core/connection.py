@@ -69,7 +69,7 @@ class Connection:
         self._owner = owner
         self._loop = loop
         self._sock = sock
-        self._passed = []               # a descriptor that came and was not asked about yet
+        self._passed = []               # descriptors that came and were not asked about yet
         self._decoder = frames.Decoder(frames.FROM_CLIENT)
         self._has_said_farewell = False
         self._arrived = None            # frames of one receive that are not acted on yet
@@ -291,19 +291,20 @@ class Connection:
         self._act()
 
     def _take_bytes(self):
-        """What has come; descriptors only from whom they are expected, and only the newest."""
+        """What has come; descriptors only from whom they are expected, and only the newest two."""
         if self.direct is not None or self.cursor is None or not self.cursor.is_interactive:
             return self._sock.recv(RECEIVE_BYTES)
         data, descriptors, _ = self._owner.backend.receive_descriptors(self._sock, RECEIVE_BYTES)
         if descriptors:
             close_all(self._passed)
-            self._passed = [descriptors.pop()]
-            close_all(descriptors)
+            self._passed = descriptors[:2]
+            close_all(descriptors[2:])
         return data
 
     def take_passed(self):
-        """The descriptor that was passed along, the caller's from now on, or None."""
-        return self._passed.pop() if self._passed else None
+        """The descriptors that were passed along, the caller's from now on."""
+        passed, self._passed = self._passed, []
+        return passed
 
     def _act(self):
         """Act on what has arrived, as far as rules 3 and 4 let us; the rest waits."""

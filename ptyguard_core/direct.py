@@ -19,6 +19,8 @@ Rule 2: a client that was stopped holds its terminal no more, its shell does: no
         written until the client has said `lend_go` again.  Nobody tells when one is stopped, so
         it is looked at, before the terminal is touched and at most every SEEN_S.
 Rule 3: whoever falls behind is told only when the terminal takes bytes again, as with a socket.
+Rule 4: how far the terminal has come stands in memory of the client's (mark.py), which outlives us:
+        killed between two writes we leave an exact offset, and within one the word that it is none.
 """
 
 import os
@@ -27,6 +29,8 @@ from . import detachkey, frames
 from .backend import FAILED, HANGUP, READABLE, WRITABLE
 from .errors import PtyguardError, UsageError
 from .keywatch import KeyWatch
+from .link import close_all
+from .mark import Mark
 
 TYPED_BYTES = 64 * 1024         # a read
 WRITE_BYTES = 64 * 1024         # a turn: as much as a terminal's buffer takes
@@ -36,18 +40,19 @@ DETACH, ENDED, LAGGED, LEAVING, HUNG_UP, ASKED = "detach", "ended", "lagged", "l
 
 
 class DirectTerminal:
-    """One lent terminal.  `fd` is ours, `witness` tells whether its client is stopped.
+    """One lent terminal.  `fd` is ours, `witness` tells whether its client is stopped, `mark` is a Mark.
 
     `owner` (the daemon) is told: on_typed, on_caught_up; and asked: is_input_full.
     """
 
-    def __init__(self, owner, loop, client, fd, witness, key):
+    def __init__(self, owner, loop, client, fd, witness, mark, key):
         self.is_live = False            # from `lend_go` on
         self._owner = owner
         self._loop = loop
         self._client = client
         self._fd = fd
         self._witness = witness
+        self._mark = mark
         self._keys = KeyWatch(loop, key, lambda data: owner.on_typed(client, data),
                               lambda: self.give_back(DETACH))
         self._seen_at = -SEEN_S
@@ -60,6 +65,7 @@ class DirectTerminal:
         of a paste is still to come when it `is_pasting`."""
         self.is_live = True
         self._is_paused = False
+        self._mark.end(self._client.cursor.offset)
         if is_pasting:
             self._keys.begin_paste()
         if typed:
@@ -86,6 +92,7 @@ class DirectTerminal:
         os.close(self._fd)
         self._fd = -1
         self._witness.close()
+        self._mark.close()
 
     def update(self):
         """What it is watched for: the one place that says so."""
@@ -130,6 +137,7 @@ class DirectTerminal:
         """How many of the next `count` bytes of output the terminal took."""
         cursor = self._client.cursor
         written = 0
+        self._mark.begin(cursor.offset)
         try:
             for view in ring.views(cursor.offset, count):
                 written += os.write(self._fd, view)
@@ -141,6 +149,7 @@ class DirectTerminal:
             self.give_back(HUNG_UP)
             return 0
         cursor.offset += written
+        self._mark.end(cursor.offset)
         if self._is_stuck != (written < count):
             self._is_stuck = written < count
             self.update()
@@ -183,26 +192,30 @@ class DirectTerminal:
 
 
 def lend(daemon, client, fields, reply):
-    """The terminal that was passed: stop sending output, and tell up to where it was sent."""
+    """The terminal that was passed, and the file for its mark: stop sending output, and tell up
+    to where it was sent."""
     passed = client.take_passed()
-    if passed is None:
-        raise UsageError("no descriptor was passed along")
+    if len(passed) != 2:
+        close_all(passed)
+        raise UsageError("a terminal and a file are to be passed along")
+    terminal, mark = passed
     fd = None
     try:
         if client.cursor is None or not client.cursor.is_interactive or client.direct is not None:
             raise UsageError("a terminal is lent by who is attached, once")
         text = fields.get("key")
         key = detachkey.parse(text) if isinstance(text, str) else None
-        fd = daemon.backend.open_lent_terminal(passed)
+        fd = daemon.backend.open_lent_terminal(terminal)
         witness = daemon.backend.watch_stops(client.peer_pid)
-    except OSError as error:
-        if fd is not None:
-            os.close(fd)
+    except BaseException as error:
+        close_all([mark] if fd is None else [mark, fd])
+        if not isinstance(error, OSError):
+            raise
         raise PtyguardError(f"the terminal cannot be opened anew: {error.strerror or error}") from None
     finally:
-        os.close(passed)
+        os.close(terminal)
     client.hold_output()
-    client.direct = DirectTerminal(daemon, daemon.loop, client, fd, witness, key)
+    client.direct = DirectTerminal(daemon, daemon.loop, client, fd, witness, Mark(mark), key)
     reply(offset=client.cursor.offset)
 
 

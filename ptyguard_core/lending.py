@@ -6,8 +6,9 @@
 
 Only this state is kept here; who sends and writes is attach.py.
 
-Rule 1: from `go` to `returned` nobody but the daemon knows what the terminal shows.  When the
-        daemon dies then, the screen is painted afresh.
+Rule 1: from `go` to `returned` nobody but the daemon knows what the terminal shows.  When it dies
+        then, its mark says how far that is; killed within a write it has left none, and the
+        screen is painted afresh.
 Rule 2: keys are read by one at a time, or they would change places.  They are the daemon's
         until it has given the terminal back.  If some lie unread UNREAD_S after others did, it
         is asked to: it may be stopped, or its program's queue full, and the detach key has to
@@ -55,6 +56,11 @@ class Lending:
     def reads_keys(self):
         """Whether what is typed is ours to read (rule 2)."""
         return self._state != LENT and not self._is_returning
+
+    @property
+    def is_reclaimed(self):
+        """Whether the daemon was asked to give it back and has not answered."""
+        return self._state == RECLAIMED
 
     @property
     def is_due(self):

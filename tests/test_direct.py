@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import tempfile
 import termios
 import time
 
@@ -294,6 +295,11 @@ class Lender:
         assert "error" not in self.ask("attach", target=session.name, interactive=True, may_type=True, hold="leader",
                                        size=[80, 24])
 
+    def lend(self, terminal, **fields):
+        """Ask for it to be taken, as a client of ours does."""
+        with tempfile.TemporaryFile() as mark:
+            return self.ask("lend", [terminal, mark.fileno()], **fields)
+
     def ask(self, verb, passed=(), **fields):
         self._serial += 1
         data = frames.control(frames.REQUEST, dict(fields, verb=verb, id=self._serial))
@@ -341,7 +347,7 @@ def open_things():
 def test_what_is_no_terminal_is_refused_and_closed(lender, what):
     things, opened = open_things()
     try:
-        refusal = lender.ask("lend", [things[what]])["error"]
+        refusal = lender.lend(things[what])["error"]
         assert "terminal" in refusal["message"]
         assert "ok" in lender.ask("lend_go") and "ok" in lender.ask("reclaim")     # nothing was lent: no harm
     finally:
@@ -355,7 +361,7 @@ def test_nothing_passed_and_too_much_passed_are_no_harm(lender):
     try:
         assert "error" in lender.ask("lend", [master] * 20)
         assert "ok" in lender.ask("lend", [slave] * 20)
-        assert lender.ask("lend", [slave])["error"]["kind"] == "usage"          # twice
+        assert lender.lend(slave)["error"]["kind"] == "usage"          # twice
         assert "ok" in lender.ask("lend_go")
         assert "ok" in lender.ask("reclaim") and lender.heard("returned")
     finally:
@@ -368,7 +374,7 @@ def test_another_users_terminal_is_refused(lender):
     master, slave = os.openpty()
     try:
         os.fchown(slave, 12345, -1)
-        assert "error" in lender.ask("lend", [slave])
+        assert "error" in lender.lend(slave)
     finally:
         os.close(master)
         os.close(slave)
@@ -377,8 +383,8 @@ def test_another_users_terminal_is_refused(lender):
 def test_a_bad_key_is_refused(lender):
     master, slave = os.openpty()
     try:
-        assert lender.ask("lend", [slave], key="C-i")["error"]["kind"] == "usage"
-        assert "ok" in lender.ask("lend", [slave], key="tmux")
+        assert lender.lend(slave, key="C-i")["error"]["kind"] == "usage"
+        assert "ok" in lender.lend(slave, key="tmux")
     finally:
         os.close(master)
         os.close(slave)
@@ -386,7 +392,7 @@ def test_a_bad_key_is_refused(lender):
 
 def test_a_terminal_that_hangs_up_is_given_back(lender):
     master, slave = os.openpty()
-    assert "ok" in lender.ask("lend", [slave])
+    assert "ok" in lender.lend(slave)
     assert "ok" in lender.ask("lend_go", typed="hello\n")
     os.close(slave)
     os.close(master)

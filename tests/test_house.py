@@ -56,6 +56,7 @@ HOUSE = {
     "agentlink": (2, "socket"),
     "connection": (4, ""),
     "keywatch": (2, "os time"),
+    "mark": (0, "time socket"),
     "direct": (3, "socket daemon"),
     "lending": (1, "os time socket"),
     "verdict": (2, "os socket time"),
@@ -116,7 +117,7 @@ GUARD_ROOMS = {"errors", "backend", "circuit", "guardwire", "journal", "link", "
 DAEMON_ROOMS = GUARD_ROOMS - {"guard", "circuit", "updates", "reexec", "holdings", "foreign", "spawning",
                                "depositing"} | {
     "copies", "packing", "verdict",
-    "frames", "jsontext", "reaching", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "detachkey", "keywatch", "direct", "tree", "registry", "session", "connection", "supervise", "requests",
+    "frames", "jsontext", "reaching", "terminal", "past", "tables", "screen", "replay", "queries", "replies", "answering", "detachkey", "keywatch", "mark", "direct", "tree", "registry", "session", "connection", "supervise", "requests",
     "guardlink", "agentlink", "restarting", "restartpolicy", "relaunching", "sweeping", "destroying", "tombstones", "reconcile", "canonical",
     "logkeeper", "overhearing", "ownership", "liveness", "watchers", "daemon"}
 # supervise and reaching are also the clients' way to a daemon, and may wait there.
