@@ -253,6 +253,20 @@ def test_a_deaf_daemon_does_not_keep_the_detach_key_from_working(world, pg, name
     assert session.info()["state"] == "running"
 
 
+def test_keys_that_a_stopped_daemon_does_not_take_are_its_successors(world, pg, name):
+    session = start(pg, name, ECHO)
+    terminal = lent(world, session)
+    daemon = world.daemon_pid()
+    os.kill(daemon, signal.SIGSTOP)
+    terminal.send(b"hello\r")
+    wait_until(lambda: not select.select([terminal.slave], [], [], 0)[0], "the client's taking them")
+    os.kill(daemon, signal.SIGKILL)
+    terminal.expect(b"got hello")
+    terminal.send(DETACH)
+    assert terminal.wait() == 0
+    assert session.read()[1].count(b"got hello") == 1
+
+
 def test_the_detach_key_works_when_the_program_reads_nothing(world, pg, name):
     session = start(pg, name, "stty raw -echo; echo ready; exec sleep 1000")
     terminal = lent(world, session)
