@@ -169,9 +169,16 @@ class Loop:
         ready = self._poller.poll(self._sleep_s())
         if self._calls:
             self._calls.clear()
-        if len(ready) == 1 and ready[0][0] == self._inner_fd:       # a key: nothing else is to be done
-            self.ready_count = 0
-            self._serve_urgent()
+        if len(ready) == 1:             # mostly: a key, or one stream
+            fd, bits = ready[0]
+            if fd == self._inner_fd:
+                self.ready_count = 0
+                self._serve_urgent()
+            else:
+                self.ready_count = int(bits != WRITABLE)
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler(bits)
         else:
             self._act_on(ready)
         if self._timers:
