@@ -105,7 +105,15 @@ if sys.version_info < (3, 8):
 
 if __name__ == "__main__":
     import os
-    from ptyguard_core import quick     # with it the byte-code is found
+    begins_anew = "_PTYGUARD_AGAIN" not in os.environ
+    try:
+        from ptyguard_core import quick     # with it the byte-code is found
+    except Exception:                   # another archive was put in the place of the one that we read
+        if not begins_anew or os.name != "posix":
+            raise
+        os.environ["_PTYGUARD_AGAIN"] = "1"
+        os.execv(sys.executable, getattr(sys, "orig_argv", [sys.executable] + sys.argv))
+    os.environ.pop("_PTYGUARD_AGAIN", None)
     status = None
     if os.name == "posix":
         status = quick.carry_out(sys.argv[1:], lambda: __import__("ptyguard_posix"),

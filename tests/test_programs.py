@@ -157,7 +157,10 @@ def test_vim_edits_over_a_detach_and_a_killed_daemon_and_saves(world, pg, tmp_pa
     terminal.expect(b"third")
     terminal.send(b"ending\x1b")
     # Who kills a daemon within the moment that an Escape is held for what may follow it loses that.
-    wait_until(lambda: "INSERT" not in session.screen().lines[-1].text, "the end of the edit")
+    def shown():
+        return "\n".join(line.text for line in session.screen().lines)
+
+    wait_until(lambda: "third ending" in (text := shown()) and "INSERT" not in text, "the end of the edit")
     comes_back(world, session, terminal, world.daemon_pid())
     terminal.send(b":wq\r")
     assert terminal.wait() == 0
