@@ -784,8 +784,8 @@ class Attachment:
 
     def _send_outgoing(self):
         while True:
-            # While a daemon that does not answer is asked for the terminal, keys are kept for the next.
-            if not self._outgoing and self._input and not self._lending.is_reclaimed:
+            # Of a daemon that has not answered, keys are kept for the next.
+            if not self._outgoing and self._input and not self._lending.is_asking:
                 self._outgoing = frames.raw_frames(frames.INPUT, self._input)
                 self._held_back = bytes(self._input)
                 self._input.clear()

@@ -58,9 +58,9 @@ class Lending:
         return self._state != LENT and not self._is_returning
 
     @property
-    def is_reclaimed(self):
-        """Whether the daemon was asked to give it back and has not answered."""
-        return self._state == RECLAIMED
+    def is_asking(self):
+        """Whether the daemon was asked to take it or give it back, and has not answered."""
+        return self._state in (OFFERED, RECLAIMED)
 
     @property
     def is_due(self):
