@@ -7,10 +7,10 @@ suspension.  Its cursor, who may hold and who is lagged are what they were: only
 Connection would send a frame, this writes.
 
     client                                      daemon
-    lend, with the descriptor          ->       stops sending output, completes the frame
+    lend, with the descriptors         ->       stops sending output, completes the frame
     writes all it was sent             <-       {offset}: so far it was sent
     lend_go                            ->       writes from there on, reads keys
-    is the terminal's again            <-       `returned` {offset, typed}: frames go on there
+    has it again                       <-       `returned` {offset, typed}: frames go on there
 
 Rule 1: the terminal is one's at a time.  The daemon's from `lend_go` to `returned`, which it
         says before anything that the client has to act upon: the session's end, a fresh screen
