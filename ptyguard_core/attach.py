@@ -212,7 +212,7 @@ class Attachment:
                 self._loop.watch(0, self._on_stdin, READABLE)
             while self._outcome is None:
                 self._loop.turn()
-            if not self._is_stdout_gone:
+            if self._input or not self._is_stdout_gone:
                 self._take_back()
             self._finish_output()
             self._undo_modes()
@@ -841,8 +841,9 @@ class Attachment:
             self._lending.offer(None if self._leave_by == "none" else self._leave_by)
 
     def _take_back(self):
-        """Have it again before we write to it; of a daemon that does not answer, without its word."""
-        if self._lending.is_ours:
+        """Have it again before we write to it, and send the keys that waited for whose it would be;
+        of a daemon that does not answer, without its word."""
+        if self._lending.is_ours and not self._lending.is_asking:
             return
         self._lending.reclaim()
         deadline = self._loop.clock() + TAKE_BACK_LIMIT_S
@@ -851,6 +852,7 @@ class Attachment:
             if not Channel.wait_readable(self._channel, max(0.0, deadline - self._loop.clock())):
                 break
             self._receive()
+        self._send_input()
 
     # -- signals -------------------------------------------------------------------------
 

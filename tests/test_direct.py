@@ -4,6 +4,7 @@ What holds for lent and other terminals alike is in test_attach.py and test_rest
 for both.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -18,7 +19,8 @@ from ptyguard_core import frames
 from ptyguard_core.direct import SEEN_S
 from ptyguard_core.render import render_text
 from ptyguard_core.screen import Screen
-from world import LIMIT_S, wait_until
+from test_wedged import Pretender
+from world import LIMIT_S, MEMORY, World, wait_until
 
 DETACH = b"\x1c"
 ECHO = "stty -echo; echo ready; while read x; do echo got $x; done"
@@ -270,14 +272,21 @@ def test_keys_that_a_stopped_daemon_does_not_take_are_its_successors(world, pg, 
 def test_the_detach_key_works_when_the_program_reads_nothing(world, pg, name):
     session = start(pg, name, "stty raw -echo; echo ready; exec sleep 1000")
     terminal = lent(world, session)
-    left = (1 << 20) + 20000        # more than the daemon takes, less than the client and its terminal do
-    while left:
-        assert select.select([], [terminal.master], [], LIMIT_S)[1]
-        left -= os.write(terminal.master, b"x" * min(left, 1024))
-    wait_until(lambda: session.info()["input_queued"] >= 1 << 20, "a full queue")
+    terminal.fill_queue(session)
     terminal.send(DETACH)
     assert terminal.wait() == 0 and b"[detached" in terminal.output
     assert termios.tcgetattr(terminal.slave) == terminal.settings
+
+
+def test_keys_that_met_the_offer_are_sent_before_their_client_leaves():
+    """They waited for the daemon's answer, and were dropped with the detach key behind them."""
+    with World(under=MEMORY) as world, contextlib.closing(Pretender(world.paths.client_socket)) as server:
+        server.unanswered = {"lend"}
+        terminal = world.terminal("attach", "s")
+        wait_until(lambda: "lend" in server.verbs, "the offer")
+        terminal.send(b"typed" + DETACH)
+        assert terminal.wait() == 0
+        wait_until(lambda: server.typed == b"typed", "what was typed")
 
 
 def test_a_chord_that_was_begun_before_a_restart_is_completed_after_it(world, pg, name):

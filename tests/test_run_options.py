@@ -238,8 +238,7 @@ def test_detaching_on_purpose_hangs_nobody_up_while_the_program_does_not_read(wo
     terminal.expect(b"ready")
     session = pg.session(name)
     session.wait_for(b"ready", LIMIT_S)
-    terminal.send(b"x" * 1150000)
-    wait_until(lambda: session.info()["input_queued"] >= 1 << 20, "a full queue")
+    terminal.fill_queue(session)
     terminal.send(b"\x1c")
     assert terminal.wait() == 75
     assert session.info()["state"] == "running"

@@ -37,6 +37,9 @@ class Pretender:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         self.welcomes = self.pongs = self.answers = True
         self.knows_sessions = True      # to be attached to
+        self.unanswered = set()         # verbs
+        self.verbs = []                 # of all requests, in order
+        self.typed = b""                # by those who are attached
         self.roles = []                 # of each connection, in order
         self.heard = []                 # frame types of each connection, in order
         self._listener = socket.socket(socket.AF_UNIX)
@@ -105,7 +108,10 @@ class Pretender:
                     sock.sendall(frames.control(frames.WELCOME, {"chosen": frames.PROTOCOL_MAX}))
             elif type_ == frames.PING and self.pongs:
                 sock.sendall(frames.control(frames.PONG, {}))
+            elif type_ == frames.INPUT:
+                self.typed += fields
             elif type_ == frames.REQUEST:
+                self.verbs.append(fields["verb"])
                 reply = frames.control(frames.REPLY, {"id": fields["id"], "ok": {
                     "is": fields["verb"], "session": FACTS, "offset": 0, "size": 0}})
                 if fields["verb"] == "attach" and not self.knows_sessions:
@@ -114,7 +120,7 @@ class Pretender:
                     continue
                 if fields["verb"] == "attach":
                     reply += frames.control(frames.EVENT, {"event": "live", "offset": 0})
-                if self.answers:
+                if self.answers and fields["verb"] not in self.unanswered:
                     sock.sendall(reply)
                 else:
                     self._owed.append((sock, reply))

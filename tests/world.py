@@ -22,6 +22,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIMIT_S = 60.0
+INPUT_QUEUE_MAX = 1 << 20       # as session.py has it
 
 
 def wait_until(fact, what="the fact", limit_s=LIMIT_S):
@@ -436,6 +437,16 @@ class Terminal:
             _, writable, _ = select.select([], [self.master], [], LIMIT_S)
             assert writable, "the terminal takes nothing"
             view = view[os.write(self.master, view[:1024]):]
+
+    def fill_queue(self, session):
+        """Type until the daemon takes no more for the session; the program has to read nothing.
+
+        A terminal and a socket on the way hold differently much each time.
+        """
+        while session.info()["input_queued"] < INPUT_QUEUE_MAX:
+            _, writable, _ = select.select([], [self.master], [], LIMIT_S)
+            assert writable, "the terminal takes nothing"
+            os.write(self.master, b"x" * 4096)
 
     def read_more(self, limit_s=LIMIT_S):
         """Take what comes; False at the end."""
