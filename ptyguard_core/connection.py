@@ -59,6 +59,7 @@ class Connection:
         self.waits = []                 # (session id, callable): ends that are awaited here
         self.sends = None               # the send whose body is awaited here
         self.pending = 0                # requests that wait for their answer
+        self.hello_timer = None         # until when it has to have said hello
         self.awaited_by = None          # the session that waits for this one to come and read
         self.ticket = os.urandom(8).hex()       # by which another connection means this one
         self.direct = None              # its terminal, while that is lent to us
@@ -89,11 +90,17 @@ class Connection:
     def accept_hello(self, fields):
         """From here on frames may have their full size."""
         self.has_said_hello = True
+        self._hello_is_over()
         # What others are told of it is bounded.
         pid, role = fields.get("pid"), fields.get("role")
         self.hello = {"pid": pid if type(pid) is int else None,
                       "role": role[:40] if isinstance(role, str) else None}
         self._decoder.control_max = frames.CONTROL_BYTES_MAX
+
+    def _hello_is_over(self):
+        if self.hello_timer is not None:
+            self.hello_timer.cancel()
+            self.hello_timer = None
 
     # -- sending -------------------------------------------------------------------------
 
@@ -328,6 +335,7 @@ class Connection:
         if not self.is_open:
             return
         self.is_open = False
+        self._hello_is_over()
         if self.direct is not None:
             self.direct.close()
             self.direct = None

@@ -1109,11 +1109,7 @@ class Daemon:
             self._refuse(client, LimitReached(f"{self.clients_max} clients are connected already",
                                               hint="PTYGUARD_MAX_CLIENTS sets the limit"))
             return
-        self.loop.after(frames.HELLO_LIMIT_S, lambda: self._check_hello(client))
-
-    def _check_hello(self, client):
-        if client.is_open and not client.has_said_hello:
-            client.close("no hello in time")
+        client.hello_timer = self.loop.after(frames.HELLO_LIMIT_S, lambda: client.close("no hello in time"))
 
     def _refuse(self, client, error):
         client.send(frames.EVENT, event="refused", error=error.to_wire())

@@ -347,15 +347,15 @@ def _reply_when_started(daemon, session, reply):
     answered = []
 
     def started(error):
+        timer.cancel()
         if not answered:
             answered.append(True)
             reply(error=error) if error else reply(session=describe(session), created=False)
 
+    timer = daemon.loop.after(START_WAIT_S, lambda: started(Busy(
+        f"session {session.name} is being started and not ready after {START_WAIT_S:g} s",
+        hint="is its directory on a file system that does not answer?")))
     daemon.when_started(session, started)
-    if not answered:
-        daemon.loop.after(START_WAIT_S, lambda: started(Busy(
-            f"session {session.name} is being started and not ready after {START_WAIT_S:g} s",
-            hint="is its directory on a file system that does not answer?")))
 
 
 def _exists(name):
@@ -518,6 +518,7 @@ def _begin_start(daemon, client, wanted, reply):
     to_lift = daemon.endings.to_lift(session.name)
 
     def started(error):
+        timer.cancel()
         if error is not None:
             reply(error=error)
             return
@@ -530,9 +531,9 @@ def _begin_start(daemon, client, wanted, reply):
         daemon.tombstones.lift(to_lift)
         reply(session=describe(daemon.sessions.get(session.id, session)), created=True)
 
-    daemon.when_started(session, started)
-    daemon.loop.after(min(START_WAIT_S, wanted["within"] or START_WAIT_S), lambda: daemon.give_up_start(
+    timer = daemon.loop.after(min(START_WAIT_S, wanted["within"] or START_WAIT_S), lambda: daemon.give_up_start(
         session, _late_start(session, wanted["within"])))
+    daemon.when_started(session, started)
     request = dict(
         argv=wanted["argv"], executable=wanted["executable"], cwd=wanted["cwd"],
         env=[key + b"=" + value for key, value in env.items()], cols=cols, rows=rows,

@@ -66,6 +66,17 @@ def voluntary_switches(pid):
         return int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
 
+def sleeps_for_ever(pid):
+    """Whether it waits in epoll with no timer to wake it; None where the kernel does not tell."""
+    try:
+        with open(f"/proc/{pid}/syscall") as file:
+            call = file.read().split()
+    except OSError:
+        return None
+    # epoll_wait's fourth argument, in milliseconds, an int: -1 is for ever.
+    return len(call) > 4 and int(call[4], 16) & 0xffffffff == 0xffffffff
+
+
 def _backend():
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)
