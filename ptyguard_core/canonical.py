@@ -9,23 +9,39 @@ and the program reads the whole line, in more than one piece.
 Rule 1: it is only typed right behind an ordinary character of a line that was counted from
         its beginning in canonical mode: at the beginning of a line it would mean end of file.
 Rule 2: what cannot be counted (the mode was another one when the line began) is left alone.
+Rule 3: a line of a few bytes fits whatever the mode is, and to ask for that costs a tenth of what
+        a key costs: it is asked for once more was typed, and then taken for what it was all along.
+        If it was not, that line is cut a few bytes earlier than it had to be, and as rule 1 has it.
 
 What is not handled: a program that leaves canonical mode while such a line waits finds a NUL
 in the place of each end-of-file character; the system puts it there (n_tty.c).
 """
 
 _LOOK_BACK = 64                 # for an ordinary character to cut behind
+_UNASKED_BYTES = 200            # rule 3; much less than any system's limit (255 at least: POSIX, MAX_CANON)
 
 
 class LineFeeder:
     """Cuts what is to be typed into pieces that fit; fed with what was written of them."""
 
-    def __init__(self):
+    def __init__(self, unasked_bytes=_UNASKED_BYTES):
+        self._unasked_max = unasked_bytes
+        self._unasked = b""             # written since the mode was asked for (rule 3)
+        self._is_asked = False          # for the piece that is written now
+        self._mode = None               # what was said then
         self._pending = 0               # bytes in the unfinished line, as counted here
         self._is_ordinary = False       # the last of them is a character
 
-    def next_piece(self, data, mode):
-        """(bytes to write next, whether they are of `data`); `mode` a backend.CanonicalMode or None."""
+    def next_piece(self, data, canonical_mode):
+        """(bytes to write next, whether they are of `data`); `canonical_mode()` tells a
+        backend.CanonicalMode, or None while the terminal is in another mode."""
+        self._is_asked = self._pending + len(self._unasked) + len(data) > self._unasked_max
+        if not self._is_asked:
+            return data, True
+        mode = self._mode = canonical_mode()
+        if self._unasked:
+            self._count(self._unasked)
+            self._unasked = b""
         if mode is None or not mode.end_of_file:
             return data, True
         room = max(0, mode.limit - self._pending)
@@ -55,8 +71,15 @@ class LineFeeder:
                 return cut
         return max(0, room)
 
-    def wrote(self, data, mode):
-        """The terminal took these bytes, in that mode."""
+    def wrote(self, data):
+        """The terminal took these bytes, the piece that was given last or a beginning of it."""
+        if self._is_asked:
+            self._count(data)
+        else:
+            self._unasked += data
+
+    def _count(self, data):
+        mode = self._mode
         if mode is None:
             self._pending = 0           # rule 2: what stands there was not counted
             return

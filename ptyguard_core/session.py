@@ -465,8 +465,7 @@ class Session:
                 self.input_bytes += len(item.data)
                 item.is_end = False
             if item.data:
-                mode = canonical_mode()
-                piece, is_ours = self._lines.next_piece(item.data, mode)
+                piece, is_ours = self._lines.next_piece(item.data, canonical_mode)
                 count = write(self.master, piece)
                 if count == LET_GO:
                     self.drop_input()
@@ -474,7 +473,7 @@ class Session:
                 if count == NOTHING_YET:
                     return False
                 self.last_input = piece[count - 1:count]
-                self._lines.wrote(piece[:count], mode)
+                self._lines.wrote(piece[:count])
                 if not is_ours:
                     continue
                 if tell_typed is not None:

@@ -30,14 +30,18 @@ class Kernel:
             elif len(self.line) < self.limit:
                 self.line += byte           # else it is dropped without a word
 
+    def change_mode(self):
+        """Into another one, where what stands in the line may be read."""
+        self.read, self.line = self.read + self.line, b""
+
 
 def feed(feeder, kernel, data, mode):
     pieces = []
     while data:
-        piece, is_ours = feeder.next_piece(data, mode)
+        piece, is_ours = feeder.next_piece(data, lambda: mode)
         assert piece
         kernel.type(piece)
-        feeder.wrote(piece, mode)
+        feeder.wrote(piece)
         pieces.append(piece)
         if is_ours:
             assert data.startswith(piece)
@@ -48,45 +52,71 @@ def feed(feeder, kernel, data, mode):
 TEXT = st.lists(st.sampled_from([b"a", b"\xff", b"line\n", b"x" * 5, b"cr\r", b"y" * 40, b"\n"])).map(b"".join)
 
 
-@given(TEXT, st.integers(8, 30))
-def test_no_byte_is_dropped_and_no_end_of_file_invented_whatever_the_lines(data, limit):
-    kernel, feeder = Kernel(limit), LineFeeder()
+@given(TEXT, st.integers(8, 30), st.integers(0, 6))
+def test_no_byte_is_dropped_and_no_end_of_file_invented_whatever_the_lines(data, limit, unasked):
+    kernel, feeder = Kernel(limit), LineFeeder(unasked)
     feed(feeder, kernel, data, CanonicalMode(limit, b"\n\r", EOF_BYTE))
     assert kernel.read + kernel.line == data.replace(b"\r", b"\n")
     assert not kernel.has_ended
 
 
-@given(st.lists(TEXT), st.integers(8, 30))
-def test_nor_when_it_comes_in_pieces(parts, limit):
-    kernel, feeder = Kernel(limit), LineFeeder()
+@given(st.lists(TEXT), st.integers(8, 30), st.integers(0, 6))
+def test_nor_when_it_comes_in_pieces(parts, limit, unasked):
+    kernel, feeder = Kernel(limit), LineFeeder(unasked)
     for part in parts:
         feed(feeder, kernel, part, CanonicalMode(limit, b"\n\r", EOF_BYTE))
     assert kernel.read + kernel.line == b"".join(parts).replace(b"\r", b"\n")
     assert not kernel.has_ended
 
 
+@given(st.lists(st.tuples(TEXT, st.booleans())), st.integers(8, 30), st.integers(0, 6))
+def test_nor_when_the_mode_changes_between_them(parts, limit, unasked):
+    kernel, feeder = Kernel(limit), LineFeeder(unasked)
+    wanted = b""
+    for part, is_canonical in parts:
+        if is_canonical:
+            feed(feeder, kernel, part, CanonicalMode(limit, b"\n\r", EOF_BYTE))
+            wanted += part.replace(b"\r", b"\n")
+        elif part:                              # else nobody can know of it
+            kernel.change_mode()
+            feed(feeder, Kernel(len(part)), part, None)
+    assert kernel.read + kernel.line == wanted
+    assert not kernel.has_ended
+
+
+def test_a_few_keys_do_not_ask_for_the_mode_and_many_do_now_and_then():
+    feeder, asked = LineFeeder(), []
+    for _ in range(1000):
+        feeder.next_piece(b"k", lambda: asked.append(1))
+        feeder.wrote(b"k")
+    assert 1 <= len(asked) < 10
+    feeder.next_piece(b"k" * 500, lambda: asked.append(2))
+    assert asked[-1] == 2
+
+
 def test_what_fits_is_written_as_it_came_in_one_piece():
     mode = CanonicalMode(4095, b"\n", EOF_BYTE)
     for data in (b"a", b"x" * 4095, b"two\nlines\n", b"\n"):
-        assert LineFeeder().next_piece(data, mode) == (data, True)
+        assert LineFeeder().next_piece(data, lambda: mode) == (data, True)
 
 
 def test_outside_canonical_mode_nothing_is_cut_or_counted():
     feeder = LineFeeder()
-    assert feeder.next_piece(b"x" * 100000, None) == (b"x" * 100000, True)
-    feeder.wrote(b"x" * 100000, None)
+    assert feeder.next_piece(b"x" * 100000, lambda: None) == (b"x" * 100000, True)
+    feeder.wrote(b"x" * 100000)
     mode = CanonicalMode(100, b"\n", EOF_BYTE)
-    assert feeder.next_piece(b"y" * 99, mode) == (b"y" * 99, True)
+    assert feeder.next_piece(b"y" * 99, lambda: mode) == (b"y" * 99, True)
 
 
 def test_the_cut_comes_behind_an_ordinary_character():
     mode = CanonicalMode(20, b"\n", EOF_BYTE)
-    piece, is_ours = LineFeeder().next_piece(b"a" * 17 + b"\x16\x15\x17" + b"b" * 30, mode)
+    piece, is_ours = LineFeeder(0).next_piece(b"a" * 17 + b"\x16\x15\x17" + b"b" * 30, lambda: mode)
     assert is_ours and piece == b"a" * 17
 
 
 def test_a_terminal_without_an_end_of_file_character_is_left_alone():
-    assert LineFeeder().next_piece(b"x" * 50, CanonicalMode(20, b"\n", b"")) == (b"x" * 50, True)
+    mode = CanonicalMode(20, b"\n", b"")
+    assert LineFeeder(0).next_piece(b"x" * 50, lambda: mode) == (b"x" * 50, True)
 
 
 @pytest.mark.parametrize("data, length", [(b"", 0), (b"abc", 3), (b"ab\ncdef\r\n", 4), (b"\n\n", 0)])
