@@ -9,8 +9,8 @@ and the program reads the whole line, in more than one piece.
 Rule 1: it is only typed right behind an ordinary character of a line that was counted from
         its beginning in canonical mode: at the beginning of a line it would mean end of file.
 Rule 2: what cannot be counted (the mode was another one when the line began) is left alone.
-Rule 3: a line of a few bytes fits whatever the mode is, and to ask for that costs a tenth of what
-        a key costs: it is asked for once more was typed, and then taken for what it was all along.
+Rule 3: a line of a few bytes fits whatever the mode is, and asking costs ten times what counting
+        does: it is asked for once more was typed, and then taken for what it was all along.
         If it was not, that line is cut a few bytes earlier than it had to be, and as rule 1 has it.
 
 What is not handled: a program that leaves canonical mode while such a line waits finds a NUL
