@@ -1,6 +1,7 @@
 """The house: who may import whom, and what must not be in which room.  Read from the source."""
 
 import ast
+import functools
 import os
 
 import pytest
@@ -128,6 +129,7 @@ FILES = sorted(name[:-3] for name in os.listdir(CORE)
 each_file = pytest.mark.parametrize("name", FILES)
 
 
+@functools.lru_cache(maxsize=None)
 def parse(path):
     with open(path, "rb") as file:
         return ast.parse(file.read(), path)

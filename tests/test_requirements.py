@@ -1,6 +1,7 @@
 """docs/REQUIREMENTS.md: whatever it names is there."""
 
 import ast
+import functools
 import os
 import re
 
@@ -16,13 +17,14 @@ ROWS = [[cell.strip() for cell in line.strip("|\n ").split("|")]
 NAMED = sorted(set(re.findall(r"\b(test_\w+)::(test_\w+)", PAGE)))
 
 
+@functools.lru_cache(maxsize=None)
 def names_in(path):
     with open(path, "rb") as file:
         return {node.name for node in ast.walk(ast.parse(file.read()))
                 if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
-@pytest.mark.parametrize("file, name", NAMED, ids="::".join)
+@pytest.mark.parametrize("file, name", NAMED, ids=map("::".join, NAMED))
 def test_a_test_that_is_named_exists(file, name):
     found = names_in(os.path.join(ROOT, "tests", file + ".py"))
     # The regression index names its tests by their numbers.

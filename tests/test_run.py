@@ -375,9 +375,10 @@ def test_a_timeout_is_124_and_the_whole_tree_is_ended(world, pg, name):
 
 def test_an_interrupt_that_reaches_the_client_is_meant_for_the_program(world, pg, name):
     # No shell: one that forks just then was seen to miss it.
-    program = ("import signal, sys\n"
-               "signal.signal(signal.SIGINT, lambda *_: (print('interrupted', flush=True), sys.exit(8)))\n"
-               "print('ready', flush=True)\nsignal.pause()")
+    # No print: a handler that meets one must not print itself.
+    program = ("import os, signal, sys\n"
+               "signal.signal(signal.SIGINT, lambda *_: (os.write(1, b'interrupted\\n'), sys.exit(8)))\n"
+               "os.write(1, b'ready\\n')\nsignal.pause()")
     process = run_in_background(world, "-n", name, "--", sys.executable, "-I", "-S", "-c", program)
     begun(pg, name).wait_for(b"ready", LIMIT_S)
     is_at_work(pg.session(name))
