@@ -139,6 +139,7 @@ def core(name):
     return parse(os.path.join(CORE, name + ".py"))
 
 
+@functools.lru_cache(maxsize=None)
 def imports(tree):
     """(rooms of the house, other modules) that are imported anywhere in it."""
     rooms, others = set(), set()
