@@ -3,7 +3,8 @@
 The recorded programs of tests/captures are repeated until they fill that much, plain lines, coloured ones,
 other scripts and a `git log -p` of this checkout are made here; each piece begins somewhere else in them.
 "p50", "p95" and "worst" are of the screen alone, as ptyguard's own code makes it of output with what is known
-of the past, in a process that does nothing else. "verb" is the whole command `ptyguard screen`, the
+of the past, in a process that does nothing else; "1000 lines" of a screen with so many lines of scrollback, as
+`attach` asks for it. "verb" is the whole command `ptyguard screen`, the
 interpreter's start included, of a session that has written one such piece.
 
 No peer has a line here: tmux and screen have their screens drawn already, for everybody, while output comes;
@@ -29,7 +30,8 @@ PIECES = 8
 PIECE_BYTES = 256 * 1024
 VERBS = 3
 
-# Arguments: library, columns, rows, file, bytes of a piece, number of pieces.  Prints the seconds of each.
+# Arguments: library, columns, rows, file, bytes of a piece, number of pieces.  Prints the seconds of each,
+# without scrollback and with 1000 lines of it.
 INSIDE = """
 import json, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -38,14 +40,16 @@ cols, rows, size, count = (int(sys.argv[i]) for i in (2, 3, 5, 6))
 with open(sys.argv[4], "rb") as file:
     data = file.read()
 told = {"past": {"sequences": "", "sizes": [[0, cols, rows]]}}
-replayed(told, data[:1000], 1000)
-found = []
-for number in range(count):
-    start = number * 7919
-    begun = time.perf_counter()
-    replayed(told, data[start:start + size], start + size)
-    found.append(time.perf_counter() - begun)
-print(json.dumps(found))
+found = {0: [], 1000: []}
+for number in range(-1, count):
+    for history_max, seconds in found.items():
+        start = max(0, number) * 7919
+        piece = data[start:start + size]
+        begun = time.perf_counter()
+        replayed(told, piece, start + size, history_max)
+        if number >= 0:             # before that, patterns are compiled
+            seconds.append(time.perf_counter() - begun)
+print(json.dumps(list(found.values())))
 """
 
 
@@ -92,7 +96,8 @@ def run_kind(contender, size, data, piece_bytes, pieces):
         path = place.write("output", data)
         said = place.run([sys.executable, "-I", "-c", INSIDE, contender.library, *map(str, size), path,
                           str(piece_bytes), str(pieces)])
-        return {"inside": [round(1000 * seconds, 3) for seconds in json.loads(said)],
+        inside, scrollback = ([round(1000 * seconds, 3) for seconds in found] for found in json.loads(said))
+        return {"inside": inside, "scrollback": scrollback,
                 "verb": _verb_times(place, size, place.write("piece", data[:piece_bytes]), piece_bytes)}
 
 
@@ -125,10 +130,12 @@ def measure(chosen, options):
         cases = [(name, partial(run_kind, one, size, data, piece_bytes, pieces))
                  for name, (size, data) in subjects.items()]
         runs, failures = take_turns(cases, options.rounds or ROUNDS, "snapshots")
-        runs["all of them"] = [{"inside": [value for run in runs.values() for one_run in run
-                                           for value in one_run["inside"]]}]
+        runs["all of them"] = [{key: [value for run in runs.values() for one_run in run for value in one_run[key]]
+                                for key in ("inside", "scrollback")}]
         yield Table(f"screen-{re.sub('[^a-z0-9]+', '-', one.name.lower())}",
                     f"{one.name}: the screen of {piece_bytes // 1024} KiB", [
             Figure("inside", "p50 ms", "{:.1f}", "p50"), Figure("inside", "p95 ms", "{:.1f}", "p95"),
-            Figure("inside", "worst ms", "{:.1f}", "max"), Figure("verb", "verb p50 ms", "{:.0f}", "p50")],
+            Figure("inside", "worst ms", "{:.1f}", "max"),
+            Figure("scrollback", "1000 lines p50 ms", "{:.1f}", "p50"),
+            Figure("scrollback", "1000 lines p95 ms", "{:.1f}", "p95"), Figure("verb", "verb p50 ms", "{:.0f}", "p50")],
             [], runs, failures)

@@ -47,6 +47,18 @@ class Replay:
             self.screen.resize(size)
         self._feed(view, len(view))
 
+    def skip(self, count, instead):
+        """As `feed` of `count` bytes, of which nothing but what `instead` does is to be seen any more."""
+        self.screen.feed(instead)
+        self.screen.marks.clear()       # nobody knows how far their lines have moved
+        self.offset += count
+        if self._changes:
+            self.feed(b"")
+
+    def steady(self, count):
+        """How many of the next `count` bytes come before the size changes."""
+        return min(count, max(0, self._changes[0][0] - self.offset)) if self._changes else count
+
     def feed_at(self, offset, data):
         """`feed` of output that may be known already, as a whole or in part."""
         known = self.offset - offset

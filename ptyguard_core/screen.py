@@ -160,22 +160,25 @@ _OSC = r"\x1b[" + _C0 + r"]*\]"
 # `ESC k` is screen's and tmux's own: a title.
 _STRING = r"\x1b[" + _C0 + r"]*[PX^_k]"
 
-# What each number stands for is in `Screen.feed`.  From `10` on everything is rare: control
-# bytes inside, sequences that are aborted, and last what has no end yet.
+_TEXT = r"([^\x00-\x1f\x7f-\x9f]+)"
+
+# What each number stands for is in `Screen.feed`.  What comes in pairs is one token: half of the
+# time goes into finding one.  From `12` on everything is rare: control bytes inside, sequences that
+# are aborted, and last what has no end yet.
 _TOKEN = Pattern(
-    r"([^\x00-\x1f\x7f-\x9f]+)"                                     # 1: text
-    r"|(\r\n)"                                                      # 2
-    r"|\x1b\[([0-9:;]*)m"                                           # 3: SGR
-    r"|\x1b\[([<-?]?)([0-9:;]*)([ -/]*[@-~])"                       # 4, 5, 6: CSI
-    r"|([\x00-\x1a\x1c-\x1f\x7f-\x9f])"                             # 7: controls
-    r"|\x1b([ -/]+[0-~]|" + _FINAL + r")"                           # 8: ESC
-    r"|\x1b\](" + _OSC_BODY + r")(?:\x07|\x1b\\)"                   # 9: OSC
-    r"|(" + _CSI + r"[" + _C0 + r" -?]*(?:[@-~]|" + _ABORT + r"))"                      # 10
-    r"|(" + _OSC + _OSC_BODY + r"(?:\x07|\x1b\\|" + _CUT_OFF + r"))"                    # 11
-    r"|(" + _STRING + _BODY + r"(?:\x1b\\|" + _CUT_OFF + r"))"                          # 12
-    r"|(\x1b[" + _C0 + r"]*(?:[ -/][" + _C0 + r" -/]*[0-~]|" + _FINAL + r")"            # 13
+    _TEXT + r"(\r\n)?"                                              # 1 or 2: text, and the end of its line
+    r"|\x1b\[([0-9:;]*)m" + _TEXT + r"?"                            # 3 or 4: SGR, and text
+    r"|\x1b\[([<-?]?)([0-9:;]*)([ -/]*[@-~])"                       # 5, 6, 7: CSI
+    r"|(\r\n)"                                                      # 8
+    r"|([\x00-\x1a\x1c-\x1f\x7f-\x9f])"                             # 9: controls
+    r"|\x1b([ -/]+[0-~]|" + _FINAL + r")"                           # 10: ESC
+    r"|\x1b\](" + _OSC_BODY + r")(?:\x07|\x1b\\)"                   # 11: OSC
+    r"|(" + _CSI + r"[" + _C0 + r" -?]*(?:[@-~]|" + _ABORT + r"))"                      # 12
+    r"|(" + _OSC + _OSC_BODY + r"(?:\x07|\x1b\\|" + _CUT_OFF + r"))"                    # 13
+    r"|(" + _STRING + _BODY + r"(?:\x1b\\|" + _CUT_OFF + r"))"                          # 14
+    r"|(\x1b[" + _C0 + r"]*(?:[ -/][" + _C0 + r" -/]*[0-~]|" + _FINAL + r")"            # 15
     r"|\x1b[" + _C0 + r" -/]*" + _ABORT + r")"
-    r"|(\x1b(?s:.*))")                                                                  # 14
+    r"|(\x1b(?s:.*))")                                                                  # 16
 
 _CONTROL = re.compile("[" + _C0 + "]")
 _NO_C0 = {code: None for code in list(range(0x20)) + list(range(0x7F, 0xA0)) if code != 0x1B}
@@ -195,11 +198,12 @@ _SKIP_ENDS = {
 
 
 def _number(digits):
+    if digits.isdigit() and len(digits) < 6:        # as most are
+        return min(int(digits), NUMBER_MAX)
     digits = digits.partition(":")[0].lstrip("0")
     return min(int(digits or "0"), NUMBER_MAX) if len(digits) < 6 else NUMBER_MAX
 
 
-@functools.lru_cache(maxsize=1024)
 def _numbers(parameters):
     """The numbers of a sequence, at least one; what is missing is 0."""
     return tuple(map(_number, parameters.split(";", PARAMETERS_MAX)[:PARAMETERS_MAX]))
@@ -310,14 +314,16 @@ class Screen:
         self._titles = []
         self.cwd = None
         self._known = {PLAIN: PLAIN}    # equal attributes are one object
-        self._styles = {}               # (attr, SGR parameters): (attr, what is erased then)
+        self._styles = {}               # attr: {SGR parameters: (attr, what is erased then, this dict of that attr)}
+        self._styles_count = 0
+        self._has_guessed = False       # whether a character may have joined one that nobody knows
         self._start()
 
     def _start(self):
         """All that RIS puts back: not titles and the directory, which are the window's (xterm, ReallyReset)."""
         self.is_alternate = False
         self._hidden = None             # lines of the screen that is not shown; None: never was any
-        self._attr = self._blank = PLAIN        # of text, and of what is erased
+        self._set_attr(PLAIN)
         self.lines = self._blank_lines(self._rows)
         self._x = self._y = 0
         self.is_wrap_pending = False
@@ -368,11 +374,31 @@ class Screen:
             for line in lines:
                 line.attrs[:] = [UNKNOWN] * len(line.attrs)
 
+    def doubt_cells(self):
+        """`forget_cells` of what will have been drawn anew, if a guess is right; `is_certain` says it was."""
+        for line in self.lines:
+            line.attrs[:] = [UNKNOWN] * len(line.attrs)
+            line.is_wrapped = None
+        self._has_guessed = False
+
+    @property
+    def is_certain(self):
+        """Whether nothing that was there when cells were doubted has a part in what is shown."""
+        return self.is_whole and not self._has_guessed and all(line.is_wrapped is not None for line in self.lines)
+
     @property
     def is_whole(self):
         """Whether it is known of each cell what it shows."""
         unknown = id(UNKNOWN)
         return not any(unknown in set(map(id, line.attrs)) for line in self.lines)
+
+    @property
+    def is_plain(self):
+        """Whether nothing has begun that the next bytes could end, and the cursor moves as after a reset
+        (and will, when it is restored)."""
+        return not (self._held or self._skipped or self._single is not None or self._decoder.getstate()[0]
+                    or not self.modes.keys().isdisjoint(("origin", "reverse_wrap", "left_right_margins"))
+                    or any(saved and saved.is_origin for saved in self._saved))
 
     @property
     def keyboard_stacks(self):
@@ -415,20 +441,26 @@ class Screen:
             if kind == 1:
                 print_(match.group())
                 continue
+            if kind == 4:
+                style(match.group(3))
+                print_(match.group(4))
+                continue
             if kind == 2:
-                self._carriage_return()
-                self._line_feed()
+                print_(match.group(1))
+                self._begin_line()
             elif kind == 3:
                 style(match.group(3))
-            elif kind == 6:
-                control(*match.group(4, 5, 6))
             elif kind == 7:
-                self._control(match.group())
+                control(*match.group(5, 6, 7))
             elif kind == 8:
-                self._escape(match.group(8))
+                self._begin_line()
             elif kind == 9:
-                self._system_command(match.group(9))
-            elif kind == 14:
+                self._control(match.group())
+            elif kind == 10:
+                self._escape(match.group(10))
+            elif kind == 11:
+                self._system_command(match.group(11))
+            elif kind == 16:
                 self._hold(match.group())
                 break
             else:
@@ -445,9 +477,9 @@ class Screen:
             self._control(char)
 
     def _control_sequence(self, marker, parameters, final):
-        method = _CSI_METHODS.get(marker + final)
-        if method and len(marker) + len(parameters) + len(final) - 1 <= SEQUENCE_MAX:
-            method(self, parameters if method in _RAW_METHODS else _numbers(parameters))
+        method, argument = _call_of(marker, parameters, final)
+        if method:
+            method(self, argument)
 
     def _mixed_control_sequence(self, sequence):
         self._controls_inside(sequence)
@@ -546,6 +578,8 @@ class Screen:
         width = char_width(char)
         line = self.lines[self._y]
         x = self._before_cursor(line)
+        if x >= 0 and line.attrs[x] is UNKNOWN:
+            self._has_guessed = True
         if width == 0:
             if x >= 0:
                 self._combine(line, x, char)
@@ -602,6 +636,14 @@ class Screen:
         cols = self._cols
         attr = self._attr
         done, length = 0, len(text)
+        x, line = self._x, self.lines[self._y]
+        end, chars = x + length, line.chars
+        # Most text ends before the last column, and stands on nothing wide.
+        if end <= self._right and chars[x] and chars[end] and not self.is_wrap_pending and "insert" not in self.modes:
+            chars[x:end] = text
+            line.attrs[x:end] = [attr] * length
+            self._x = end
+            return
         while done < length:
             if self.is_wrap_pending:
                 self._wrap()
@@ -715,7 +757,9 @@ class Screen:
             self._move(max(self._left, min(x + self._left, self._right)),
                        max(self._top, min(y + self._top, self._bottom)))
         else:
-            self._move(max(0, min(x, self._cols - 1)), max(0, min(y, self._rows - 1)))
+            self._x = 0 if x < 0 else x if x < self._cols else self._cols - 1
+            self._y = 0 if y < 0 else y if y < self._rows else self._rows - 1
+            self.is_wrap_pending = False
 
     def _origin(self):
         return (self._left, self._top) if "origin" in self.modes else (0, 0)
@@ -781,6 +825,11 @@ class Screen:
         self._index()
         if "newline" in self.modes:
             self._carriage_return()
+
+    def _begin_line(self):
+        """Carriage return and line feed, whatever newline mode says."""
+        self._carriage_return()
+        self._index()
 
     def _next_line(self):
         self._index()
@@ -1071,26 +1120,28 @@ class Screen:
     # --- attributes ---
 
     def _select_rendition(self, parameters):
-        style = self._styles.get((self._attr, parameters))
+        style = self._next_styles.get(parameters)
         if style is None:
             if len(parameters) > SEQUENCE_MAX:
                 return
-            before = self._attr
-            self._set_attr(_restyle(before, parameters))
-            self._styles[before, parameters] = self._attr, self._blank
+            known = self._next_styles
+            self._set_attr(_restyle(self._attr, parameters))
+            known[parameters] = self._attr, self._blank, self._next_styles
+            self._styles_count += 1
         else:
-            self._attr, self._blank = style
+            self._attr, self._blank, self._next_styles = style
 
     def _one_object(self, attr):
         """Equal attributes as one object, as long as there are not too many."""
-        if len(self._known) > STYLES_MAX or len(self._styles) > STYLES_MAX:
+        if len(self._known) > STYLES_MAX or self._styles_count > STYLES_MAX:
             self._known = {PLAIN: PLAIN}
-            self._styles = {}
+            self._styles, self._styles_count = {}, 0
         return self._known.setdefault(attr, attr)
 
     def _set_attr(self, attr):
-        self._attr = self._one_object(attr)
-        self._blank = PLAIN if attr.bg is None else self._one_object(PLAIN._replace(bg=attr.bg))
+        self._attr = self._one_object(attr)                     # of text ...
+        self._blank = PLAIN if attr.bg is None else self._one_object(PLAIN._replace(bg=attr.bg))     # ... and erased
+        self._next_styles = self._styles.setdefault(self._attr, {})
 
     def _set_link(self, body):
         uri = body.partition(";")[2]
@@ -1355,8 +1406,17 @@ _ESCAPES = _methods(tables.ESCAPES)
 _CSI_METHODS = _methods(tables.CSI)
 _OSC_METHODS = _methods(tables.OSC)
 _RAW_METHODS = {Screen._select_rendition}           # these want parameters as text
-_RARE = {10: Screen._mixed_control_sequence, 11: Screen._mixed_system_command,
-         12: Screen._ignored_string, 13: Screen._mixed_escape}
+_RARE = {12: Screen._mixed_control_sequence, 13: Screen._mixed_system_command,
+         14: Screen._ignored_string, 15: Screen._mixed_escape}
+
+
+@functools.lru_cache(maxsize=1024)
+def _call_of(marker, parameters, final):
+    """(method, argument) of a sequence; (None, None) when it does nothing."""
+    method = _CSI_METHODS.get(marker + final)
+    if not method or len(marker) + len(parameters) + len(final) - 1 > SEQUENCE_MAX:
+        return None, None
+    return method, parameters if method in _RAW_METHODS else _numbers(parameters)
 
 # How much of an unfinished sequence is kept.  Of strings without effect nothing but
 # what says that they are such.

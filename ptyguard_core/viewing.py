@@ -8,8 +8,9 @@ screen is made from what there is, from a place where replay may start.
 """
 
 import time
+from collections import deque
 
-from . import frames
+from . import frames, skipping
 from .channel import Follower
 from .errors import NoSuchSession, PtyguardError
 from .replay import Replay
@@ -75,16 +76,47 @@ class Making:
             size = told["session"]["size"]
             past = {"sequences": "", "sizes": [[0, size["cols"], size["rows"]]]}
         # Not past["offset"]: after a kill -9 of a daemon that can lie before the oldest byte.
-        self.replay = Replay(dict(past, offset=end_offset - len(data)), history_max)
-        self._rest = memoryview(data)
+        self._past = dict(past, offset=end_offset - len(data))
+        self._history_max = history_max
+        self._data = memoryview(data)
+        self._begin(may_guess=True)
+
+    def _begin(self, may_guess):
+        self.replay = Replay(self._past, self._history_max)
+        self._rest = self._data
+        self._pieces = deque()          # of the beginning of that: (bytes, instead of them or None)
+        self._may_guess, self._is_guess = may_guess, False
 
     def step(self):
         """Feed the next piece; whether that was the last."""
-        cols, rows = self.replay.screen.size
-        count = max(64, STEP_BYTES * STEP_CELLS // max(STEP_CELLS, cols * rows))
-        self.replay.feed(self._rest[:count])
-        self._rest = self._rest[count:]
-        return not self._rest
+        if not self._pieces:
+            self._plan()
+        data, instead = self._pieces.popleft()
+        if instead is not None:
+            self.replay.skip(len(data), instead)
+            if self._is_guess and len(self._pieces) == 1:
+                self.replay.screen.doubt_cells()
+        else:
+            cols, rows = self.replay.screen.size
+            count = max(64, STEP_BYTES * STEP_CELLS // max(STEP_CELLS, cols * rows))
+            self.replay.feed(data[:count])
+            if count < len(data):
+                self._pieces.appendleft((data[count:], None))
+        if self._pieces or self._rest:
+            return False
+        if self._is_guess and not self.replay.screen.is_certain:
+            self._begin(may_guess=False)
+            return False
+        return True
+
+    def _plan(self):
+        """Find out what has to be fed of what comes before the size changes."""
+        data = self._rest[:self.replay.steady(len(self._rest))]
+        may_guess = self._may_guess and len(data) == len(self._rest)
+        plan = skipping.plan(bytes(data), self.replay.screen, self._history_max, may_guess)
+        self._is_guess = plan.is_guess
+        self._pieces.extend((data[start:end], instead) for start, end, instead in plan.pieces)
+        self._rest = self._rest[plan.pieces[-1][1]:]
 
 
 class Viewing(Follower):

@@ -29,6 +29,7 @@ HOUSE = {
     "screen": (1, "os session"),
     "terminal": (0, "os session"),
     "past": (1, "os session"),
+    "skipping": (1, "os session time"),
     "replies": (1, "os session time"),
     "queries": (2, "os session time"),
     "answering": (3, "os daemon time"),
