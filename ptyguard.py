@@ -83,7 +83,8 @@ def main(argv):
     if argv[:1] in (["__guard"], ["__guard_resume"], ["__daemon"], ["__logwriter"]):
         # For the back-end, which clients use without; in their loops nothing is imported any more.
         import mmap         # noqa: F401
-        import socket       # noqa: F401
+        if argv[0] != "__daemon":
+            import socket   # noqa: F401 (a daemon reads on first, and loads it soon after)
     if argv[:1] == ["__guard"]:
         from ptyguard_core import guard
         return guard.main(pick_backend(), argv[1:], sys.argv[0])

@@ -1081,6 +1081,17 @@ def watch_listener(sock):
         return None
 
 
+class _Socket(_socket.socket):
+    """As much of `socket.socket` as is used of one that was passed to us, without loading that."""
+
+    __slots__ = ()
+
+    def accept(self):
+        """A connected socket, and nothing worth knowing of a unix address."""
+        descriptor, address = self._accept()
+        return _Socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor), address
+
+
 def accept(listener):
     """A connected, non-blocking socket with room for bulk output, or OSError."""
     sock, _ = listener.accept()
@@ -1102,9 +1113,8 @@ def socket_pair():
 
 def adopt_socket(descriptor):
     """The socket object of a descriptor that was passed to us; owns it."""
-    import socket
     os.set_inheritable(descriptor, False)
-    sock = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=descriptor)
+    sock = _Socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
     sock.setblocking(False)             # PyPy makes what it is given blocking
     return sock
 

@@ -21,7 +21,7 @@ Rule 5: a client is urgent (loop.py) but while it has not taken what is there fo
 """
 
 import os
-import socket
+from _socket import SHUT_WR             # `socket` costs 7 ms
 from collections import deque
 
 from . import frames
@@ -351,7 +351,7 @@ class Connection:
             return
         self._has_said_farewell = True
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.shutdown(SHUT_WR)
         except OSError as error:            # it has gone already
             self.close(f"sending failed: {error.strerror}")
             return

@@ -17,12 +17,11 @@ When the guard dies, this process still holds the terminals and serves on;
 guardlink.py sees to it that a new guard comes up and is given everything.
 """
 
-import json
 import os
 import time
 from collections import deque
 
-from . import direct, frames, guardwire as wire, past, requests
+from . import direct, frames, guardwire as wire, jsontext, past, requests
 from .agentlink import AgentLinks
 from .answering import Answering, load_screen
 from .backend import FAILED, LET_GO, NOTHING_YET, READABLE, WRITABLE
@@ -46,7 +45,6 @@ from .ring import Ring
 from .session import (CHILD_EXITED, DRAINED, DRAINING, ENDED, FAILED as GIVEN_UP, GUARD_LOST_IT,
                       HELD_UNOPENED, KEYS_BYTES_MAX, LEADER, NEVER, QUARANTINED, READS_ALONE, RUNNING, SPAWN_REFUSED,
                       SPAWNED, STARTING, Session)
-from .sweeping import Sweep
 from .tombstones import TombstoneFiles, Tombstones
 from .tree import Killing, RecentProcesses, session_mark
 from .version import OURS
@@ -61,6 +59,8 @@ EXITS_A_TURN = 16              # of children, as the guard tells them
 FORGOTTEN_A_TURN = 16          # of those that are past their keeping
 RECORDS_A_TURN = 4             # synced writes; the guard has the rest of them meanwhile
 SERIAL_MAX = 64                # characters of a request's id
+RESUMED_A_TURN = 16            # of adopted sessions that nobody waits for
+LOAD_AFTER_S = 0.25            # what is not needed to read on
 LATE_OFFER_S = 10.0            # for a start that a predecessor had asked for
 KILL_RETRY_S = 0.3
 NUDGE_S = 0.05                 # between the two sizes, so that both are seen
@@ -83,6 +83,8 @@ class Daemon:
         self.loop = Loop(backend.make_poller(), time.monotonic, backend.make_inner_poller())
         self.wall_clock = time.time
         self.sessions = {}                  # id -> Session
+        self._to_load = _load_for_later()
+        self._unread = {}                   # id -> Session: adopted, and its terminal not watched yet
         self.clients = set()
         self.registry = None
         self.tombstones = None
@@ -175,14 +177,25 @@ class Daemon:
             self._on_connection(READABLE)
             self._listen()
         for session in list(self.sessions.values()):
-            self.resume(session)
+            if session.is_plain():
+                session.active_at = self.loop.clock()   # as `resume` does: nobody sees a difference
+                self._unread[session.id] = session
+            else:
+                self.resume(session)
         for session in list(self.sessions.values()):
             self.endings.adopt(session)
         for session in list(self.sessions.values()):
             self.relaunches.adopt(session)
-        self.prune()
-        self.loop.soon(lambda: self.loop.soon(load_screen))     # once all has been read that waited
+        self.loop.soon(self._resume_some)
+        self.loop.after(LOAD_AFTER_S, self._load_rest)  # once all has been read that waited
         self._watch_idleness()
+
+    def _load_rest(self):
+        """What is not needed to read on, a piece a turn."""
+        for _ in self._to_load:
+            self.loop.soon(self._load_rest)
+            return
+        from .sweeping import Sweep
         Sweep(self.backend, self.loop, self.paths, self.wall_clock, self.log, self.program[1]).begin()
 
     def _leave_breadcrumb(self, told):
@@ -259,22 +272,29 @@ class Daemon:
 
     # -- adopting a session --------------------------------------------------------------
 
+    def rehearse(self, offers):
+        """Make ready what changes nothing, while a predecessor may still serve."""
+        if self.guard.facts.get("beside"):  # it does: nobody waits for us
+            for _ in self._to_load:
+                pass
+        for id_, offer in offers.items():
+            try:
+                offer.rehearsed = Rehearsed(id_, offer.fields, self.wall_clock())
+                offer.rehearsed.look_ahead(self.backend, offer.descriptors)
+            except Exception as error:  # before the go nobody blames the session: it is opened without
+                self.log("not_rehearsed", session=id_, error=repr(error))
+
     def _adopt(self, id_, offer):
         fields = offer.fields
-        record, holders, ending, notice, *looked_at = _read_blob(id_, fields.get("blob", b""),
-                                                                 self.wall_clock())
-        record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
-        if fields.get("spawn_number", 0) > record.get("spawn", 1):
-            # It was restarted, and whoever asked for that died before it could note so.
-            record.update(spawn=fields["spawn_number"], state=RUNNING, exit=None, ended_at=None,
-                          reason=None, collected=False)
-        session = self.sessions[id_] = Session(record)
-        session.launch = fields.get("launch", b"")
-        session.ending = ending
-        session.notice = notice
-        session.past, session.sizes, asked_from = looked_at
-        self.answering.adopt(session, asked_from)
-        self.agents.adopt(id_, record.get("agent"))
+        rehearsed, offer.rehearsed = offer.rehearsed, None
+        if rehearsed is None or rehearsed.fields != fields:
+            if rehearsed is not None:
+                rehearsed.drop()        # something has become of it meanwhile
+            rehearsed = Rehearsed(id_, fields, self.wall_clock())
+        session, holders = rehearsed.session, rehearsed.holders
+        self.sessions[id_] = session
+        self.answering.adopt(session, rehearsed.asked_from)
+        self.agents.adopt(id_, session.record.get("agent"))
         self._open_ring(session, offer)
         if session.ring is None:
             session.record["state"] = RUNNING if not fields.get("exited") else QUARANTINED
@@ -298,8 +318,9 @@ class Daemon:
         # A synced write for each of a thousand would keep them all unread for seconds.
         if not self.registry.has(session.record):
             self.save(session)
-        elif _blob(session) != fields.get("blob"):
+        elif not rehearsed.is_as_told() and _blob(session) != fields.get("blob"):
             self._send_blob(session)
+        session.note_end()
 
     def _open_ring(self, session, offer):
         """Map and recover; on failure the descriptors are closed and `ring` stays None."""
@@ -308,7 +329,8 @@ class Daemon:
             offer.refuse()
             return
         try:
-            session.memory = self.backend.map_memory(descriptors[0])
+            if session.memory is None:
+                session.memory = self.backend.map_memory(descriptors[0])
             session.ring = Ring.adopt(session.memory)
         except (OSError, ValueError, RingCorrupt) as error:
             self.log("ring_unusable", session=session.id, error=str(error))
@@ -321,6 +343,23 @@ class Daemon:
         if session.ring.recovered_bytes:
             self.log("output_recovered", session=session.id, bytes=session.ring.recovered_bytes,
                      end=session.ring.end_offset)
+
+    def _resume_some(self):
+        """Whose output nobody awaits is read on in the turns after the go, some in each."""
+        if not self._is_serving:
+            return                      # our successor reads on
+        for session in list(self._unread.values())[:RESUMED_A_TURN]:
+            self.resume_unread(session)
+        if self._unread:
+            self.loop.soon(self._resume_some)
+        else:
+            self.prune()
+
+    def resume_unread(self, session):
+        """Before anything is done with a session: it is as any other then."""
+        if self._unread.pop(session.id, None) is session and self._is_serving \
+                and self.sessions.get(session.id) is session:
+            self.resume(session)
 
     def resume(self, session):
         """Begin to read an adopted session, once its holders are back or had their time."""
@@ -366,6 +405,8 @@ class Daemon:
 
     def _update_terminal(self, session):
         """What this terminal is watched for: the one place that says so."""
+        if session.id in self._unread:
+            self.resume_unread(session)
         if session.master < 0 or not self._is_serving:
             return
         bits = 0
@@ -380,6 +421,9 @@ class Daemon:
         self.loop.change(session.master, bits)
 
     def _on_terminal(self, session, bits):
+        if not self._is_serving:        # we leave: to forget all of a thousand at once took 10 ms
+            self.loop.forget(session.master)
+            return
         if bits & WRITABLE:
             self.write_input(session)
         if bits & (READABLE | FAILED) and session.master >= 0:
@@ -419,6 +463,8 @@ class Daemon:
 
     def write_input(self, session):
         """Type what the terminal takes, and watch for when it takes more."""
+        if session.id in self._unread:
+            self.resume_unread(session)
         if session.master < 0:
             session.drop_input()
         elif session.input and self._is_serving and not session.awaits_hearing:
@@ -1371,6 +1417,7 @@ class Daemon:
     def _send_blob(self, session):
         if session.ring is not None or session.state == STARTING:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session))
+            session.note_end()
 
     # -- leaving -------------------------------------------------------------------------
 
@@ -1400,8 +1447,6 @@ class Daemon:
         if self._listener is not None:
             self.loop.change(self._listener.fileno(), 0)
         for session in self.sessions.values():
-            if session.master >= 0:
-                self.loop.forget(session.master)
             session.give_up_end_of_input()
         for turns in list(self._sends.values()):
             for send in list(turns):
@@ -1428,13 +1473,19 @@ class Daemon:
         self._write_waiting(len(self._unwritten))
         for client in list(self.clients):
             client.close("the daemon is leaving")
+        self.guard.send_joined(self._hand_over)
+        self.guard.leave(self.loop.stop)
+
+    def _hand_over(self):
         for session in self.sessions.values():
             if session.ring is not None:
                 self._hand_over_input(session)
-        self.guard.leave(self.loop.stop)
 
     def _hand_over_input(self, session):
-        session.asked_from = self.answering.first_unanswered(session)
+        asked_from = self.answering.first_unanswered(session)
+        if not session.input and asked_from == session.asked_from and session.is_noted():
+            return                      # nothing happened since the guard was told last
+        session.asked_from = asked_from
         try:
             self.guard.send(wire.BLOB, session=session.id, blob=_blob(session),
                             input=session.unwritten() or None)
@@ -1490,14 +1541,75 @@ class Daemon:
             self._wake(session)
 
 
+def _load_for_later():
+    """Load what is not needed to read on, a piece at each step.  Not when it is needed: our archive,
+    or the interpreter's own modules, may be others by then."""
+    import re               # noqa: F401
+    yield
+    import json             # noqa: F401
+    yield
+    import socket           # noqa: F401
+    yield
+    from . import supervise     # noqa: F401
+    yield
+    from . import sweeping      # noqa: F401
+    yield
+    load_screen()
+
+
+class Rehearsed:
+    """What is made of an offer before it is ours: a Session with nothing but what its blob tells.
+
+    It holds for `fields`, those of the offer then.
+    """
+
+    def __init__(self, id_, fields, now):
+        self.fields = fields
+        record, self.holders, ending, notice, *looked_at = _read_blob(id_, fields.get("blob", b""), now)
+        record.update(pid=fields.get("pid") or None, pid_start=fields.get("pid_start"))
+        if fields.get("spawn_number", 0) > record.get("spawn", 1):
+            # It was restarted, and whoever asked for that died before it could note so.
+            record.update(spawn=fields["spawn_number"], state=RUNNING, exit=None, ended_at=None,
+                          reason=None, collected=False)
+        session = self.session = Session(record)
+        session.launch = fields.get("launch", b"")
+        session.ending = ending
+        session.notice = notice
+        session.past, session.sizes, self.asked_from = looked_at
+        self._as_told = None            # of `_changing` while our blob would be what the guard has
+
+    def look_ahead(self, backend, descriptors):
+        """Map its memory, without a look at it, and see whether there is anything to tell the guard."""
+        session = self.session
+        if descriptors and not self.fields.get("quarantined"):
+            session.memory = backend.map_memory(descriptors[0])
+        session.noted_holders = self.holders if session.is_living else 0
+        if not self.fields.get("exited") and _blob(session) == self.fields.get("blob"):
+            self._as_told = self._changing()
+
+    def _changing(self):
+        session = self.session
+        return session.state, session.noted_holders, session.notice, session.past.offset
+
+    def is_as_told(self):
+        """Whether adoption has changed nothing that would be in its blob."""
+        return self._as_told is not None and self._as_told == self._changing()
+
+    def drop(self):
+        """It will not be adopted so."""
+        if self.session.memory is not None:
+            self.session.memory.close()
+            self.session.memory = None
+
+
 def _blob(session):
     record = session.record
     if record["state"] == GIVEN_UP:     # of one that is held the first version does not expect that
         record = dict(record, state=ENDED, relaunch=dict(relaunch_of(record), gave_up=True))
-    return json.dumps({"record": record, "holders": session.noted_holders,
-                       "ending": session.ending, "notice": _as_text(session.notice),
-                       "past": past.told_facts(session.past, session.sizes), "asked": session.asked_from},
-                      separators=(",", ":")).encode("ascii")
+    return jsontext.write({"record": record, "holders": session.noted_holders,
+                           "ending": session.ending, "notice": _as_text(session.notice),
+                           "past": past.told_facts(session.past, session.sizes), "asked": session.asked_from},
+                          jsontext.COMPACT).encode("ascii")
 
 
 def _read_blob(id_, blob, now):
@@ -1505,7 +1617,7 @@ def _read_blob(id_, blob, now):
     its Sizes, where a query waits for its answer); a blob that cannot be used costs the name,
     not the session."""
     try:
-        fields = json.loads(blob.decode("utf-8"))
+        fields = jsontext.read(blob.decode("utf-8"))
         record, holders = fields["record"], int(fields.get("holders", 0))
         if not shape_fault(record) and record["id"] == id_:
             ending = fields.get("ending")

@@ -22,9 +22,8 @@ with it.
 Sources: sw.kovidgoyal.net/kitty/keyboard-protocol; xterm's ctlseqs.ms, modifyOtherKeys.
 """
 
-import re
-
 from . import errors
+from .terminal import Pattern
 
 DEFAULT = "C-\\"
 
@@ -148,25 +147,25 @@ _PASTE_BEGIN = b"\x1b[200~"
 _PASTE_END = b"\x1b[201~"
 
 # One key or report, or what a key can begin with and then is not one.
-_TOKEN = re.compile(
-    rb"\x1b\[[0-?]{0,56}[ -/]{0,4}[@-~]"            # CSI
+_TOKEN = Pattern(
+    rb"(?s:\x1b\[[0-?]{0,56}[ -/]{0,4}[@-~]"            # CSI
     rb"|\x1bO[ -~]"                                 # SS3: cursor and function keys
     rb"|\x1b[ -NP-Z\\-~]"                           # Alt and a key
     rb"|\x1b(?:\[[ -?]*)?"                          # neither (rule 4: ESC and a control byte)
-    rb"|[^\x1b]", re.DOTALL)
+    rb"|[^\x1b])")
 
-_BEGUN = re.compile(rb"\x1b(?:\[[0-?]{0,56}[ -/]{0,4}|O)?\Z")
+_BEGUN = Pattern(rb"\x1b(?:\[[0-?]{0,56}[ -/]{0,4}|O)?\Z")
 
-_KITTY = re.compile(
+_KITTY = Pattern(
     rb"\x1b\[([0-9]+)(?::([0-9]*))?(?::([0-9]*))?"          # code, shifted, on a US keyboard
     rb"(?:;([0-9]*)(?::([0-9]*))?(?:;([0-9]*)[0-9:]*)?)?u")     # modifiers, event, text
-_OTHER_KEYS = re.compile(rb"\x1b\[27;([0-9]+);([0-9]+)~")
+_OTHER_KEYS = Pattern(rb"\x1b\[27;([0-9]+);([0-9]+)~")
 
 _RELEASE = 3
 
 # Between the keys of a chord these are no keys: mouse, focus, answers to queries, and in
 # kitty's functional key codes the locks and the modifiers themselves.
-_REPORT = re.compile(
+_REPORT = Pattern(
     rb"\x1b\[(?:[<?>][0-?]*[ -/]*[@-~]|[IO]|[0-9;]+[MRnt])")
 _MODIFIER_KEYS = frozenset([57358, 57359, 57360]) | frozenset(range(57441, 57455))
 
@@ -255,7 +254,7 @@ class Matcher:
         self._last = key.strokes[-1] if key.strokes else None
         self._is_chord = len(key.strokes) == 2
         # Control bytes, both: none is special inside a class.
-        self._interesting = self._first and re.compile(b"[\x1b" + self._first.legacy[:1] + b"]")
+        self._interesting = self._first and Pattern(b"[\x1b" + self._first.legacy[:1] + b"]")
         self._chord = b""           # a chord's first key, and reports after it
         self._begun = b""           # an incomplete sequence
         self._is_pasting = False

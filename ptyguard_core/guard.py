@@ -45,6 +45,7 @@ QUIT_LIMIT_S = 5.0
 LINK_GRACE_S = 1.0
 FAILED_ACT_PAUSE_S = 0.1       # should it fail again and again: no storm
 ACCEPT_PAUSE_S = 1.0           # without descriptors: others may free some
+ADOPTED_REST_S = 0.005         # between two looks at which sessions a daemon has opened
 CALLER_LIMIT_S = 120.0         # longer than any answer takes; silent ones make room
 CALLERS_MAX = 256              # connections at guard.sock
 CALLER_MESSAGE_MAX = 64 * 1024
@@ -318,17 +319,22 @@ class Guard:
     def welcome(self, daemon):
         daemon.link.send(wire.WELCOME, descriptors=(self.listener.fileno(),),
                          version=OURS, wire=wire.WIRE_VERSION, guard_pid=os.getpid(),
-                         guard_start=self.own_start, has_listener=1,
+                         guard_start=self.own_start, has_listener=1, beside=int(daemon is self.successor),
                          started_at_ms=int(self.started_at * _MS))
 
     def _table(self, daemon, *then):
         """Everything we hold, as messages for a feed; descriptors only for what it does
         not have yet.  `then` are the messages' types that follow."""
+        same = []
         for held in list(self.sessions.values()):
-            if held.id in self.sessions and not self.spawns.is_starting(held):
+            if held.id not in self.sessions or self.spawns.is_starting(held):
+                continue
+            if daemon.keeps and daemon.told.get(held.id) == held.facts():
+                same.append(held.id)
+            else:
                 yield self.session_message(daemon, held)
         for type_ in then:
-            yield type_, (), {}
+            yield type_, (), {"same": same} if same else {}
 
     def session_message(self, daemon, held):
         descriptors = ()
@@ -336,6 +342,7 @@ class Guard:
             descriptors = (held.ring,) + ((held.master,) if held.master >= 0 else ())
             daemon.given.add(held.id)
             daemon.unopened.append(held.id)
+        daemon.told[held.id] = held.facts()
         return wire.SESSION, descriptors, dict(
             exit_fields(held), session=held.id, blob=held.blob, pid=held.pid,
             pid_start=held.pid_start, spawn_number=held.spawn_number,
@@ -348,8 +355,10 @@ class Guard:
         then on it may be lost, not doubled."""
         for message in self._table(daemon, wire.TABLE_END):
             yield message
-            if message[0] == wire.SESSION and message[2]["session"] in self.sessions:
-                self.sessions[message[2]["session"]].input = b""
+            for id_ in message[2].get("same") or [message[2].get("session")]:
+                if id_ in self.sessions:
+                    self.sessions[id_].input = b""
+        daemon.told.clear()
         daemon.has_gone = True
         yield wire.GO, (), dict(self.ownership, prev=self.last_version or None,
                                 after=daemon.cause.after or None, by=daemon.cause.by or None)
@@ -404,6 +413,7 @@ class Guard:
     def _on_ready(self, daemon, message):
         daemon.was_ready = True
         daemon.version = message.bytes("version")
+        daemon.keeps = bool(message.number("keeps"))
         daemon.timer.cancel()
         daemon.state = daemon.READY
         if daemon is self.daemon:
@@ -596,6 +606,8 @@ class Guard:
             daemon.unopened.remove(id_)
             if id_ in self.sessions and self.sessions[id_].deaths < QUARANTINE_DEATHS:
                 self.sessions[id_].deaths = 0
+            if daemon.unopened:         # a thousand of these: each would wake us, and stop the daemon for it
+                daemon.link.rest(ADOPTED_REST_S)
 
     def _say_blob(self, daemon, message):
         held = self.sessions.get(session_id(message))

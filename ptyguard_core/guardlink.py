@@ -18,7 +18,6 @@ from . import guardwire as wire
 from .backend import READABLE
 from .errors import StateUnusable
 from .link import QUEUE_MAX, Link, close_all
-from .supervise import launch_guard
 from .version import OURS
 
 LOCK_WAIT_S = 10.0             # for a killed predecessor's daemon.lock to be released
@@ -34,14 +33,18 @@ class Offer:
     def __init__(self, fields, descriptors):
         self.fields = fields
         self.descriptors = descriptors      # whoever takes the offer owns them
+        self.rehearsed = None               # what the owner has made of it before the go
 
     def refuse(self):
         """Close what came with it."""
+        if self.rehearsed is not None:
+            self.rehearsed.drop()
+            self.rehearsed = None
         close_all(self.descriptors)
 
 
 class GuardLink:
-    """`owner` (the daemon) is told: on_listener, on_go, on_late_offer, on_exited,
+    """`owner` (the daemon) is told: rehearse, on_listener, on_go, on_late_offer, on_exited,
     on_leave, on_quit, on_deposited, on_end; and asked: listener_descriptor, deposits."""
 
     def __init__(self, backend, loop, paths, log, program, settings, owner):
@@ -82,6 +85,13 @@ class GuardLink:
         """Tell the guard, if there is one (rule 1)."""
         if self._link is not None:
             self._link.send(type_, **fields)
+
+    def send_joined(self, act):
+        """Call `act`; what it sends to the guard goes in few pieces."""
+        if self._link is None:
+            act()
+        else:
+            self._link.send_joined(act)
 
     def ask(self, type_, on_reply, give_up, **fields):
         """Ask the guard, waiting for a new one if need be; `give_up()` if none came."""
@@ -144,11 +154,13 @@ class GuardLink:
         """This session is open (or refused to be), and that did not end us."""
         self.send(wire.ADOPTED, session=id_)
 
-    def _hear_table_end(self, _message):
+    def _hear_table_end(self, message):
+        self._fresh.update(id_.decode("ascii", "replace") for id_ in message.fields.get("same", ()))
         if not self._has_said_ready:
             self._has_said_ready = True
+            self._owner.rehearse(self._offers)
             self._fresh = set()             # the table comes again before the go
-            self.send(wire.READY, version=OURS, pid=os.getpid())
+            self.send(wire.READY, version=OURS, pid=os.getpid(), keeps=1)
 
     def _hear_go(self, message):
         self._has_go = True
@@ -246,6 +258,7 @@ class GuardLink:
         if guard_lock is None:
             return None                     # one lives, and is not ready yet
         os.close(guard_lock)
+        from .supervise import launch_guard         # loaded by now: see Daemon._load_rest
         return launch_guard(self._backend, self._paths, self._program, self._settings,
                             os.environ.get("HOME"))
 

@@ -101,6 +101,7 @@ FIELDS = {
     "unopened": (110, "l"), "has_gone": (111, "n"), "is_child": (112, "n"), "received": (113, "b"),
     "keep_stopped": (114, "n"), "program": (116, "l"), "failed": (117, "b"),
     "left": (118, "b"), "guard_binary": (119, "b"), "good": (120, "l"), "probation_ms": (121, "n"),
+    "keeps": (122, "n"), "same": (123, "l"), "beside": (124, "n"),
 }
 OF_UPDATE = ("newest", "deferred", "update_failure")
 OF_OWNERSHIP = ("owner", "grace_ms", "on_orphan")

@@ -27,6 +27,11 @@ class Held:
         self.watch = None               # descriptor that tells of a foreign process's end
         self.deaths = 0                 # of daemons, not by SIGKILL, while opening this one
 
+    def facts(self):
+        """All that a daemon is told of it."""
+        return (self.blob, self.input, self.launch, self.pid, self.pid_start, self.spawn_number, self.exit,
+                self.master >= 0, self.is_quarantined)
+
     _OF_A_CHILD = ("blob", "launch", "spawn_number", "pid", "pid_start", "is_child", "exit")
 
     def child(self):
@@ -88,6 +93,8 @@ class DaemonProcess:
         self.started_at = time.time()
         self.version = b""
         self.given = set()              # sessions whose descriptors it has
+        self.keeps = False              # it is told only what has changed since the first table
+        self.told = {}                  # session id -> its facts, as that table told them
         self.unopened = []              # sessions given and not yet confirmed, in order
         self.timer = None               # of what is awaited of it
         self.ping = None                # timer: a PONG is awaited
@@ -98,6 +105,7 @@ class DaemonProcess:
     def take_back(self, id_):
         """What it was given of that session is void: there is nothing to be opened."""
         self.given.discard(id_)
+        self.told.pop(id_, None)
         if id_ in self.unopened:
             self.unopened.remove(id_)
 

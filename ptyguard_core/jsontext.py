@@ -64,10 +64,10 @@ class _Reading:
     strict = True
     object_hook = object_pairs_hook = None
     array_hook = None           # 3.15
-    parse_float = float
 
-    def __init__(self, parse_int):
+    def __init__(self, parse_int, parse_float):
         self.parse_int = parse_int
+        self.parse_float = parse_float
         self.memo = {}
 
     @staticmethod
@@ -76,11 +76,11 @@ class _Reading:
         raise _Unknown
 
 
-def read(text, parse_int=int):
-    """As `json.loads(text, parse_int=parse_int)`; ValueError, RecursionError."""
+def read(text, parse_int=int, parse_float=float, parse_constant=None):
+    """As `json.loads` with these; ValueError, RecursionError."""
     if make_scanner is not None and "json" not in sys.modules and text[:1] == "{":
         try:
-            value, end = make_scanner(_Reading(parse_int))(text, 0)
+            value, end = make_scanner(_Reading(parse_int, parse_float))(text, 0)
             if end == len(text):
                 return value
         except (_Unknown, StopIteration, ValueError, SystemError, AttributeError, TypeError):
@@ -88,4 +88,4 @@ def read(text, parse_int=int):
             # is in a module that is not loaded, and then it raises nothing (_json.c, raise_errmsg).
             pass
     import json
-    return json.loads(text, parse_int=parse_int)
+    return json.loads(text, parse_int=parse_int, parse_float=parse_float, parse_constant=parse_constant)

@@ -14,6 +14,9 @@ from .guardwire import MESSAGE_MAX, Decoder, encode
 # A peer of ours that lets this much wait has stopped; an honest queue holds some
 # blobs and one table of sessions.
 QUEUE_MAX = 64 * 1024 * 1024
+# Sent as one piece: a message alone wakes the peer, and of a thousand small ones that costs more
+# than all that is in them.
+JOINED_BYTES = 32 * 1024
 
 
 class Link:
@@ -35,6 +38,8 @@ class Link:
         self._queued_bytes = 0
         self.queue_max = QUEUE_MAX
         self._feeds = []            # iterators of messages that can wait
+        self._is_joining = False
+        self._rest = None           # Timer: until then nothing is received
         self._serial = 0
         self._awaited = {}          # serial -> callable(message or None)
         loop.watch(sock.fileno(), self._on_ready, READABLE)
@@ -53,8 +58,34 @@ class Link:
         if not self.is_open or self._is_deaf:
             return
         self._enqueue(encode(type_, serial, len(descriptors), **fields), descriptors)
-        if len(self._queue) == 1:
+        if len(self._queue) == 1 and not self._is_joining:
             self._flush()
+
+    def send_joined(self, act):
+        """Call `act`; what it sends here goes in few pieces."""
+        self._is_joining = True
+        try:
+            act()
+        finally:
+            self._is_joining = False
+            if self.is_open and self._queue:
+                self._flush()
+
+    def rest(self, delay_s):
+        """Receive nothing for so long: a peer that says a lot in little pieces wakes us once
+        for many of them.  Nothing is lost by that, also if the peer ends meanwhile."""
+        if self.is_open and self._rest is None:
+            self._rest = self._loop.after(delay_s, self._end_rest)
+            self._watch()
+
+    def _end_rest(self):
+        self._rest = None
+        if self.is_open:
+            self._watch()
+
+    def _watch(self):
+        bits = READABLE if self._rest is None else 0
+        self._loop.change(self._sock.fileno(), bits | WRITABLE if self._queue else bits)
 
     def _enqueue(self, data, descriptors):
         duplicates = []
@@ -78,6 +109,18 @@ class Link:
         self._feeds.append(iter(messages))
         if not self._queue:
             self._flush()
+
+    def _join(self):
+        """Make one piece of the first messages, as far as they carry no descriptors."""
+        parts, size = [], 0
+        while size < JOINED_BYTES and (len(parts) < len(self._queue) or self._take_from_feed()):
+            data, duplicates = self._queue[len(parts)]
+            if duplicates or parts and size + len(data) > JOINED_BYTES:
+                break
+            parts.append(data)
+            size += len(data)
+        if len(parts) > 1 and self._queue:
+            self._queue[:len(parts)] = [[memoryview(b"".join(parts)), []]]
 
     def _take_from_feed(self):
         """Put the next message of a feed into the queue; whether there was one."""
@@ -147,6 +190,10 @@ class Link:
     def _flush(self):
         try:
             while self._queue or self._take_from_feed():
+                if len(self._queue) > 1 or self._feeds:
+                    self._join()
+                    if not self.is_open:
+                        break               # it has met its end in `_take_from_feed`
                 data, duplicates = self._queue[0]
                 sent = self._backend.send_descriptors(self._sock, data, duplicates)
                 close_all(duplicates)
@@ -165,8 +212,7 @@ class Link:
             self.close(f"sending failed: {error.strerror}")
         if not self.is_open:
             return
-        self._loop.change(self._sock.fileno(),
-                          READABLE | WRITABLE if self._queue else READABLE)
+        self._watch()
 
     def _receive(self):
         """Take and deliver one piece; whether there was one."""

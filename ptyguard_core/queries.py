@@ -13,7 +13,6 @@ Rule 3: searching is one compiled expression over pieces that have an ESC at all
         raises on data, takes more than linear time or remembers more than HELD_MAX bytes.
 """
 
-import re
 from collections import namedtuple
 
 from . import tables
@@ -33,6 +32,8 @@ _QUERY = Pattern(
     rb"|(Z))")
 
 _END = rb"\x07\x18\x1a\x1b"
+_HEX = frozenset("0123456789abcdefABCDEF")      # no expression: every daemon asks before it reads on
+_INDEX = Pattern(rb"[0-9]{1,5}\Z")
 _INCOMPLETE = Pattern(rb"\x1b(?:\[[ -?]*|[P\]][^" + _END + rb"]*\x1b?)?\Z")
 
 # What is asked -> kind of query; a parameter that is missing is 0.
@@ -135,7 +136,7 @@ _READERS = {3: _read_control, 6: _read_command, 7: _read_device_string, 8: _read
 
 def parse_colour(text):
     """(r, g, b) of "#rrggbb", or None."""
-    if re.match(r"#[0-9A-Fa-f]{6}\Z", text):
+    if len(text) == 7 and text[0] == "#" and _HEX.issuperset(text[1:]):
         return tuple(bytes.fromhex(text[1:]))
     return None
 
@@ -242,7 +243,7 @@ def _palette(query, screen, _colours):
     fields = query.text.split(b";")[1:]
     found = []
     for index, field in zip(fields[::2], fields[1::2]):
-        if field == b"?" and re.match(rb"[0-9]{1,5}\Z", index) and int(index) < 256:
+        if field == b"?" and _INDEX.match(index) and int(index) < 256:
             colour = screen.palette.get(int(index)) or tables.palette_colour(int(index))
             found.append(b"\x1b]4;%d;%s%s" % (int(index), _rgb(colour), query.terminator))
     return b"".join(found)

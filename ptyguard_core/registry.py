@@ -33,10 +33,10 @@ has its own directory and each directory one daemon.
 """
 
 import errno
-import json
 import os
 import stat
 
+from . import jsontext
 from .errors import NoSuchSession, StateUnusable, UsageError
 
 STATES = ("starting", "running", "draining", "quarantined", "ended", "lost", "failed")
@@ -579,6 +579,7 @@ def _is_temp_suffix(suffix):
 def _serialise(record):
     # ASCII only: argv may hold any bytes, as lone surrogates (PEP 383), which
     # JSON's \udcXX carries and UTF-8 does not.
+    import json                 # loaded long before, mostly: there was something to write
     try:
         text = json.dumps(record, ensure_ascii=True, allow_nan=False, indent=1)
     except ValueError as error:
@@ -593,8 +594,8 @@ def _parse(data, session_id, fault_of):
     if not data.strip():
         raise _BadRecord("empty")
     try:
-        record = json.loads(data.decode("utf-8"), parse_constant=_refuse_number,
-                            parse_float=_finite)
+        record = jsontext.read(data.decode("utf-8").strip(" \t\r\n"), parse_constant=_refuse_number,
+                               parse_float=_finite)
     except ValueError as error:
         raise _BadRecord(f"no JSON: {error}") from error
     except RecursionError as error:

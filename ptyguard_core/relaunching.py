@@ -27,10 +27,10 @@ Rule 3: a notice stands ahead of the new program's output.  What it says and at 
 Rule 4: what is wrong on disk costs a relaunch, never the daemon.
 """
 
-import json
 import os
 import time
 
+from . import jsontext
 from .errors import Busy, PtyguardError, StateUnusable, UsageError
 from .registry import REASON_REBOOT, NoRegistry, RecordFiles, is_valid_id, shape_fault
 from .restartpolicy import (AGAIN, FAILED, LOSS, NEVER, cause_of, decide, policy_in)
@@ -163,7 +163,7 @@ class Relaunches:
         if _policy(session).kind == NEVER or session.id in self._kept:
             return
         try:
-            launch = json.loads(session.launch.decode("ascii"))
+            launch = jsontext.read(session.launch.decode("ascii"))
             self._files.write({"id": session.id,
                                "launch": {field: launch.get(field) for field in LAUNCH_FIELDS}})
             self._kept[session.id] = None
@@ -273,7 +273,7 @@ class Relaunches:
             return
         launch = self._kept.get(session.id)
         if launch is not None:
-            session.launch = json.dumps(launch, separators=(",", ":")).encode("ascii")
+            session.launch = jsontext.write(launch, jsontext.COMPACT).encode("ascii")
             self._kept[session.id] = None
         if session.is_living:
             # It was started, and nobody could note so; one that is being drained has its next due.

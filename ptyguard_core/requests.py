@@ -595,6 +595,7 @@ def attach(daemon, client, fields, reply):
     if client.session is not None:
         raise Busy("this connection follows a session already", hint="one connection, one session")
     session = _target(daemon, fields)
+    daemon.resume_unread(session)       # what a dead daemon had read is asked in nobody's terminal
     if session.ring is None and _is_to_run(session):
         _put_off(attach, daemon, session, client, fields, reply)
         return
@@ -633,6 +634,7 @@ def attach(daemon, client, fields, reply):
         # The first to come has seen all there is: only a later one needs a repaint.
         is_again = session.record.get("was_attached") or ring.start_offset > 0
         session.record["was_attached"] = True
+        session.noted_end = None        # to be told at the latest when we leave
         daemon.apply_size(session, nudge=is_again and wants_nudge)
     if fields.get("steal"):
         _send_away(daemon, session, client)

@@ -18,10 +18,9 @@ Rule 3: of a ring that has been dropped there is nothing to go on from: the sess
         a new one, and with it a new incarnation.
 """
 
-import json
 import os
 
-from . import guardwire as wire
+from . import guardwire as wire, jsontext
 from .errors import (Busy, Incompatible, LimitReached, ProtocolError, PtyguardError,
                      Unreachable)
 from .link import close_all
@@ -34,13 +33,13 @@ _OF_AN_END = ("state", "exit", "ended_at", "reason", "collected", "spawn", "inca
 
 def encode_launch(request):
     """The bytes to keep of a SPAWN's fields, so that it can be asked for again."""
-    return json.dumps(_as_text(request), separators=(",", ":")).encode("ascii")
+    return jsontext.write(_as_text(request), jsontext.COMPACT).encode("ascii")
 
 
 def decode_launch(launch):
     """The fields again, or None when nothing (or nothing usable) was kept."""
     try:
-        return _as_bytes(json.loads(launch.decode("ascii")))
+        return _as_bytes(jsontext.read(launch.decode("ascii")))
     except (ValueError, AttributeError, RecursionError):
         return None
 

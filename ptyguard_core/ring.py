@@ -127,7 +127,8 @@ class Ring:
         at = end % self.capacity
         first = self._data[at:at + self.window_bytes]
         found = bytes(first) + bytes(self._data[:self.window_bytes - len(first)])
-        count = len(found.rstrip(b"\xff"))
+        # Mostly there is nothing: then `rstrip` would take 0.1 ms to say so, of each of a thousand rings.
+        count = 0 if found == _ONES.obj[:len(found)] else len(found.rstrip(b"\xff"))
         noted = self._words[_W_END + 1 - self._header[_SELECTOR_BYTE]] - end
         if 0 < noted <= self.window_bytes:      # killed within `commit`: it says how far
             count = noted

@@ -169,6 +169,7 @@ class Session:
         self.active_at = 0.0            # when it was last written or typed to, on the loop's clock
         self.forget_past()
         self.is_past_news = False       # it has changed since it was noted in the blob
+        self.noted_end = None           # where output ended when the guard was given the blob; see is_noted
         self.asked_from = None          # where a query stands that a successor is to answer
         self.typed_at = None            # when somebody typed who may still wait for the answer ...
         self.answer_end = 0             # ... which is over when output has got there
@@ -208,6 +209,23 @@ class Session:
     def happen(self, event):
         """Change state by the table; KeyError is a broken invariant."""
         self.record["state"] = TRANSITIONS[self.record["state"], event]
+
+    def is_plain(self):
+        """Whether it runs, and nobody waits for its output, its input or its end: another turn will do."""
+        record = self.record
+        return self.state == RUNNING and self.master >= 0 and not (
+            self.awaited_holders or self.input or self.notice or self.ending or record.get("kill_pending")
+            or record.get("relaunch") or record.get("log") or record.get(RECORDING))
+
+    def note_end(self):
+        """The guard has been given the blob as it is now."""
+        self.noted_end = None if self.ring is None else self.ring.end_offset
+
+    def is_noted(self):
+        """Whether the guard has the blob as it is: what changes it is told at once, but for what
+        follows from output, and while a child comes or goes."""
+        return self.noted_end == self.ring.end_offset and self.notice is None and not self.is_restarting \
+            and (self.record["state"] == RUNNING or not self.is_living)
 
     def begin_anew(self):
         """Another child has a new terminal; ring and cursors go on."""

@@ -21,10 +21,10 @@ Rule 3: a few files a turn, some time after the start, and an error ends nothing
 """
 
 import os
-import re
 import stat
 
 from .registry import LEFTOVER_AGE_S
+from .terminal import Pattern
 
 DELAY_S = 0.5                  # after the start: whoever caused that is served first
 FILES_A_TURN = 20
@@ -41,10 +41,10 @@ DRAFT, CORRUPT, COPY, SOCKET = "draft", "corrupt", "copy", "socket"
 
 # What our names look like; the first that fits counts.
 _NAMES = (
-    (DRAFT, re.compile(r"[A-Za-z0-9._-]+\.tmp-[0-9a-f]+|place\.[0-9a-f]+")),
-    (CORRUPT, re.compile(r"[a-z0-9]{4,32}\.json\.corrupt-[0-9]+-[0-9a-f]+")),
-    (COPY, re.compile(r"ptyguard-[A-Za-z0-9.+-]+-[0-9a-f]{16}\.pyz")),
-    (SOCKET, re.compile(r"probe\.[0-9a-f]+|(?:client|guard)\.sock")),
+    (DRAFT, Pattern(r"[A-Za-z0-9._-]+\.tmp-[0-9a-f]+|place\.[0-9a-f]+")),
+    (CORRUPT, Pattern(r"[a-z0-9]{4,32}\.json\.corrupt-[0-9]+-[0-9a-f]+")),
+    (COPY, Pattern(r"ptyguard-[A-Za-z0-9.+-]+-[0-9a-f]{16}\.pyz")),
+    (SOCKET, Pattern(r"probe\.[0-9a-f]+|(?:client|guard)\.sock")),
 )
 _AGES = {DRAFT: LEFTOVER_AGE_S, CORRUPT: CORRUPT_AGE_S, COPY: COPY_AGE_S, SOCKET: LEFTOVER_AGE_S}
 

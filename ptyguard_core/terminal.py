@@ -28,9 +28,6 @@ introducer of a string, and answers to kitty graphics commands other than a quer
 (removing those would remove the picture).
 """
 
-import re
-
-
 
 class Pattern:
     """A regular expression that is compiled when it is first used.
@@ -43,6 +40,7 @@ class Pattern:
         self._source = source
 
     def __getattr__(self, name):
+        import re                   # with `enum` and others 5 ms: for a daemon that starts, too, too early
         # What is asked for stays here: from then on it is found without us.
         value = self.__dict__[name] = getattr(re.compile(self._source), name)   # re remembers it
         return value
@@ -222,8 +220,8 @@ _QUERY_OR_MIXED = Pattern(rb"\x1b(?:" + _PLAIN_QUERY + rb"|(?P<mixed>" + _MIXED 
 _QUERY_FAST = Pattern(
     rb"\x1b(?!\[(?:[0-9;:]*[@-bd-mo-su-wyz{-~]|[<-?][0-9;:]*[@-RT-bd-fh-lo-pr-tv-~]))(?:"
     + _PLAIN_QUERY + rb")")
-_C0_BYTES = re.sub(rb"[^" + _C0 + rb"]", b"", bytes(range(256)))
-_OTHER_BYTES = re.sub(rb"[" + _C0 + rb"]", b"", bytes(range(256)))
+_C0_BYTES = bytes([*range(0x18), 0x19, *range(0x1c, 0x20), 0x7f])     # what the class _C0 has
+_OTHER_BYTES = bytes(sorted({*range(256)} - {*_C0_BYTES}))
 
 
 def without_queries(data):

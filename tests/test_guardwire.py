@@ -151,6 +151,7 @@ TAGS = {
     "received": (113, "b"), "keep_stopped": (114, "n"),
     "program": (116, "l"), "failed": (117, "b"), "left": (118, "b"), "guard_binary": (119, "b"),
     "good": (120, "l"), "probation_ms": (121, "n"),
+    "keeps": (122, "n"), "same": (123, "l"), "beside": (124, "n"),
 }
 
 

@@ -18,7 +18,7 @@ import zipfile
 import pytest
 
 from ptyguard_core import packing
-from world import MEMORY, ROOT, World
+from world import MEMORY, ROOT, World, wait_until
 
 PAGE = os.path.join(ROOT, "docs", "STARTUP.md")
 NAMES = ["python3"] + [f"python3.{minor}" for minor in range(8, 16)] + ["pypy3"]
@@ -328,3 +328,46 @@ def test_a_list_that_a_pipe_does_not_take_at_once_is_printed_whole(archive):
         assert (writing.returncode, said) == (0, b"")
         assert len(told) > 4096
         assert [session["name"] for session in json.loads(told)["sessions"]] == [f"s{n}" for n in range(12)]
+
+
+# -- a daemon that follows another -----------------------------------------------------------------
+
+NOTING = f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+import ptyguard_posix
+from ptyguard_core import daemon
+settings = dict(item.split("=", 1) for item in sys.argv[3:])
+daemon.LOAD_AFTER_S = 1000.0            # however long it takes until there is something to read
+pump = daemon.Session.pump
+def noting(self, *args):
+    before = self.ring.end_offset
+    answer = pump(self, *args)
+    path = settings["notes"] + ".%d" % os.getpid()
+    if self.ring.end_offset > before and not os.path.exists(path):
+        with open(path, "w") as file:
+            print(*sys.modules, file=file)
+    return answer
+daemon.Session.pump = noting
+sys.exit(daemon.main(ptyguard_posix, sys.argv[2:], sys.argv[0]))
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy's own parts are made of some of them")
+def test_a_daemon_has_read_on_before_it_loads_what_that_does_not_need():
+    with World(under=MEMORY) as world:
+        program, notes, go = (os.path.join(world.directory, name) for name in ("noting.py", "modules", "go"))
+        with open(program, "w") as file:
+            file.write(NOTING)
+        with world.guard_with(program, "notes=" + notes), world.connect() as pg:
+            pg.start(["sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done; echo output; sleep 1000"], name="s")
+            world.kill_daemon()
+            pid = wait_until(world.daemon_pid, "a successor")
+            with open(go, "w"):
+                pass
+            wait_until(lambda: os.path.exists(f"{notes}.{pid}") and os.path.getsize(f"{notes}.{pid}"), "its first read")
+            with open(f"{notes}.{pid}") as file:
+                modules = set(file.read().split())
+            assert "ptyguard_core.daemon" in modules
+            assert not sorted(modules & (HEAVY - {"collections"}))
+            assert not modules & {"ptyguard_core.sweeping", "ptyguard_core.supervise", "ptyguard_core.screen"}
