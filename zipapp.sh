@@ -140,8 +140,10 @@ sources = {}
 for name in names:
     with open(os.path.join(staging, name), "rb") as file:
         sources[name] = file.read()
+# Later formats of PyPy's depend on where objects happen to lie: not the same archive each time.
+version = 2 if sys.implementation.name == "pypy" else marshal.version
 with open(into, "wb") as file:
-    file.write(marshal.dumps(packing.compile_sources(sources, "ptyguard.pyz"), packing.INDEX_VERSION))
+    file.write(marshal.dumps(packing.compile_sources(sources, "ptyguard.pyz", version=version), packing.INDEX_VERSION))
 '''
 
 

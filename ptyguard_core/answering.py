@@ -158,6 +158,10 @@ class Answering:
         if asked_from is not None:
             self._inherited[session.id] = asked_from
 
+    def has_inherited(self, session):
+        """Whether a predecessor has left output that may ask something."""
+        return session.id in self._inherited or session.ring.recovered_bytes > 0
+
     def on_adopted(self, session):
         """Nobody is there whose terminal will answer what a predecessor had not answered, or not
         even looked at."""

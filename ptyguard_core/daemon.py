@@ -177,7 +177,7 @@ class Daemon:
             self._on_connection(READABLE)
             self._listen()
         for session in list(self.sessions.values()):
-            if session.is_plain():
+            if session.is_plain() and not self.answering.has_inherited(session):
                 session.active_at = self.loop.clock()   # as `resume` does: nobody sees a difference
                 self._unread[session.id] = session
             else:

@@ -371,7 +371,7 @@ class Guard:
         self.successor = None
         daemon.serving_since = self.loop.clock()
         self._take_over_program(daemon)
-        daemon.link.feed(self._last_table(daemon))
+        daemon.link.feed(self._last_table(daemon), is_joined=False)      # what was not sent is not lost
         self.last_version = daemon.version
         self.cause = Cause("death")
         self.circuit.became_ready()

@@ -101,19 +101,22 @@ class Link:
         if self._queued_bytes > self.queue_max:
             self.close("it takes nothing any more")
 
-    def feed(self, messages):
+    def feed(self, messages, is_joined=True):
         """Send what an iterator gives, (type, descriptors, fields) each, as the peer takes it.
+
+        `is_joined` False: none is asked for before the one ahead of it was sent.
 
         For many messages: only one at a time costs memory and duplicates here.
         """
-        self._feeds.append(iter(messages))
+        self._feeds.append((iter(messages), is_joined))
         if not self._queue:
             self._flush()
 
     def _join(self):
         """Make one piece of the first messages, as far as they carry no descriptors."""
         parts, size = [], 0
-        while size < JOINED_BYTES and (len(parts) < len(self._queue) or self._take_from_feed()):
+        while size < JOINED_BYTES and (len(parts) < len(self._queue)
+                                       or self._feeds and self._feeds[0][1] and self._take_from_feed()):
             data, duplicates = self._queue[len(parts)]
             if duplicates or parts and size + len(data) > JOINED_BYTES:
                 break
@@ -125,7 +128,7 @@ class Link:
     def _take_from_feed(self):
         """Put the next message of a feed into the queue; whether there was one."""
         while self._feeds and self.is_open:
-            for type_, descriptors, fields in self._feeds[0]:
+            for type_, descriptors, fields in self._feeds[0][0]:
                 self._enqueue(encode(type_, 0, len(descriptors), **fields), descriptors)
                 return self.is_open
             del self._feeds[0]

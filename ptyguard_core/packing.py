@@ -28,14 +28,15 @@ def folder_of(tag, magic):
     return f"{tag}-{magic.hex()}"
 
 
-def compile_sources(sources, lead, optimize=2):
+def compile_sources(sources, lead, optimize=2, version=marshal.version):
     """[(module, its code as bytes)] of sources by archive name; `lead` is said in tracebacks.
 
     Without docstrings, `optimize` 2: half the size.  Not of the package itself, which zipimport
-    has to find.  Raises SyntaxError, ValueError.
+    has to find.  `version` is marshal's.  Raises SyntaxError, ValueError.
     """
     return [(name[:-len(".py")].replace("/", "."),
-             marshal.dumps(compile(sources[name], f"{lead}/{name}", "exec", dont_inherit=True, optimize=optimize)))
+             marshal.dumps(compile(sources[name], f"{lead}/{name}", "exec", dont_inherit=True, optimize=optimize),
+                           version))
             for name in sorted(sources) if not name.endswith("/__init__.py")]
 
 

@@ -47,13 +47,16 @@ class Replay:
             self.screen.resize(size)
         self._feed(view, len(view))
 
-    def skip(self, count, instead):
-        """As `feed` of `count` bytes, of which nothing but what `instead` does is to be seen any more."""
-        self.screen.feed(instead)
+    def skip(self, count):
+        """Of the next `count` bytes all has been done by `stand_in` that is to be seen any more."""
         self.screen.marks.clear()       # nobody knows how far their lines have moved
         self.offset += count
         if self._changes:
             self.feed(b"")
+
+    def stand_in(self, data):
+        """Feed what does as much as output that is skipped next."""
+        self.screen.feed(data)
 
     def steady(self, count):
         """How many of the next `count` bytes come before the size changes."""

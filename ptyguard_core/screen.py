@@ -477,6 +477,8 @@ class Screen:
             self._control(char)
 
     def _control_sequence(self, marker, parameters, final):
+        if len(marker) + len(parameters) + len(final) - 1 > SEQUENCE_MAX:
+            return                      # nor is it remembered
         method, argument = _call_of(marker, parameters, final)
         if method:
             method(self, argument)

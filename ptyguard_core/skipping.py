@@ -460,12 +460,16 @@ def _first_set(data):
 def _without_early(sets):
     """Of these each where it stands last; but titles are pushed and popped in their order."""
     last = _last_of_each(sets)
-    if not any(sequence.endswith(b"t") for sequence in last):
+    if not any(_is_title_stack(sequence) for sequence in last):
         return last
     if any(sequence.startswith(b"\x1b]") for sequence in last):
         return sets
-    return ([sequence for sequence in last if not sequence.endswith(b"t")]
-            + [sequence for sequence in sets if sequence.endswith(b"t")])
+    return ([sequence for sequence in last if not _is_title_stack(sequence)]
+            + [sequence for sequence in sets if _is_title_stack(sequence)])
+
+
+def _is_title_stack(sequence):
+    return sequence.startswith(b"\x1b[") and sequence.endswith(b"t")
 
 
 def _without_early_modes(sequences, seen):

@@ -92,16 +92,20 @@ class Making:
         if not self._pieces:
             self._plan()
         data, instead = self._pieces.popleft()
-        if instead is not None:
-            self.replay.skip(len(data), instead)
-            if self._is_guess and len(self._pieces) == 1:
-                self.replay.screen.doubt_cells()
-        else:
-            cols, rows = self.replay.screen.size
-            count = max(64, STEP_BYTES * STEP_CELLS // max(STEP_CELLS, cols * rows))
+        cols, rows = self.replay.screen.size
+        count = max(64, STEP_BYTES * STEP_CELLS // max(STEP_CELLS, cols * rows))
+        if instead is None:
             self.replay.feed(data[:count])
             if count < len(data):
                 self._pieces.appendleft((data[count:], None))
+        else:
+            self.replay.stand_in(instead[:count])
+            if count < len(instead):
+                self._pieces.appendleft((data, instead[count:]))
+                return False
+            self.replay.skip(len(data))
+            if self._is_guess and len(self._pieces) == 1:
+                self.replay.screen.doubt_cells()
         if self._pieces or self._rest:
             return False
         if self._is_guess and not self.replay.screen.is_certain:
