@@ -14,7 +14,7 @@ from ptyguard_core import guardwire as wire
 from ptyguard_core.daemon import RESUMED_A_TURN, Rehearsed
 from ptyguard_core.guard import Guard
 from ptyguard_core.holdings import Cause, DaemonProcess, Held
-from ptyguard_core.link import JOINED_BYTES
+from ptyguard_core.link import JOINED_BYTES, Link
 from ptyguard_core.supervise import ask_guard
 from test_link import world as pair          # noqa: F401
 from test_scheduling import house           # noqa: F401
@@ -288,6 +288,20 @@ def test_what_was_typed_goes_to_one_successor_only(guard, keeps):
     daemon = rehearsing(guard, keeps)
     daemon.link.feed(guard._last_table(daemon))
     assert guard.sessions["two"].input == b""
+
+
+def test_what_waits_to_be_typed_is_kept_when_the_successor_is_gone_before_it_was_sent(guard):
+    """Messages that were joined ahead of the sending had emptied it for all of them."""
+    daemon = DaemonProcess(18, 4, True, ("python3", "none"), Cause(""))
+    daemon.given.update(guard.sessions)
+    for held in guard.sessions.values():
+        held.input = b"typed"
+    daemon.timer = guard.loop.after(60, lambda: None)
+    ours, its = backend.socket_pair()
+    daemon.link = Link(backend, guard.loop, ours, lambda *_: None, lambda *_: None)
+    its.close()
+    guard._go(daemon)
+    assert [held.input for held in guard.sessions.values()] == [b"typed"] * 3 and not daemon.has_gone
 
 
 def test_what_was_released_meanwhile_is_in_no_second_table(guard):

@@ -298,8 +298,8 @@ def test_a_program_that_ends_its_own_session_by_its_own_means_is_ended(world, pg
                            env=dict(os.environ, PTYGUARD_DIR=world.env["PTYGUARD_DIR"]))
         pid = session.facts["pid"]
         echo_until(bystander, lambda: not is_alive(pid))
-        wait_until(lambda: not any(s.id == session.id and s.facts["state"] == "running"
-                                   for s in pg.sessions()), "its end")
+        wait_until(lambda: all(s.facts["state"] in ("ended", "failed") for s in pg.sessions() if s.id == session.id),
+                   "its end")
     wait_until(lambda: [s.name for s in pg.sessions()] == ["bystander"], "its removal")
 
 

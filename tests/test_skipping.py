@@ -165,7 +165,7 @@ LINES = b"line\r\n" * 60
 @pytest.mark.parametrize("before", [
     b"\x1b[?6h\x1b7\x1b[?6l\x1b[2;3r\x1b8", b"\x1b[?6h\x1b7\x1b[?6l\x1b[2;3r" + LINES + b"\x1b8", b"\x1b[2;3r", b"\x1b[2;3r\x1b[1;4r", b"\x1b[2;3r\x1b[r", b"\x1b[3;2r", b"\x1b[;9r", b"\x1b[2;3r\x1b[!p", b"\x1b[?6h",
     b"\x1b[?69h\x1b[2;5s", b"\x1b[?45h", b"\x1b[?7l", b"\x1b[4h", b"\x1b[20h", b"\x1bN", b"\x1bO", b"\x1b(0", b"\x0e", b"\x0e\x1bn\x0f",
-    b"\x1b]0;\x0e\x07", b"\x1bP\x0e\x1b\\", b"\x0e\x1b]2;\x0f\x1b\\", b"\x1b*0\x1bn", b"\x1b*0\x0f\x1bn", b"\x1b[3g", b"\x1b[5G\x1bH", b"\x1b[5G\x1b[g",
+    b"\x1b]0;\x0e\x07", b"\x1bP\x0e\x1b\\", b"\x0e\x1b]2;\x0f\x1b\\", b"\x1b*0\x1bn", b"\x1b*0\x0f\x1bn", b"\x1b*t\x1b*9", b"\x1b[22t\x1b*t\x1b*9\x1b[23t", b"\x1b[3g", b"\x1b[5G\x1bH", b"\x1b[5G\x1b[g",
     b"\x1b[?5W", b"\x1b7", b"\x1b[2;2H\x1b7", b"\x1b[2;2H\x1b[s", b"\x1b[3;3H\x1b[?1048h", b"\x1b[1;31m\x1b7\x1b[m\x1b8", b"\x1b[1m\x0e\x1b[?1049h\x1b[m\x0f\x1b8",
     b"\x1b[?1049h", b"\x1b[?1049hx\x1b[?1049l", b"\x1b[?47hx\x1b[?47l", b"\x1b[?1047hx\x1b[41m\x1b[?1047l", b"\x1b[?1049hx\x1b[?47l",
     b"\x1b[?47hx\x1b[?47l\x1bH\x1b[1;1Hy\x1b[H\x1b[2J\x1b[?1049h\x1b[?47l\x1b[H\x1b[2J\x1b7",
@@ -250,3 +250,9 @@ def test_a_real_program_between_anything_looks_the_same(data, start, count, othe
 def test_the_pieces_are_fed_in_steps_and_skipped_ones_in_one():
     making = Making(told([(80, 24)]), b"x\x1b[K\r\n" * 30000, 180000, 0)
     assert steps_of(making) == 2 and making.replay.offset == 180000
+
+
+def test_what_is_fed_in_the_place_of_skipped_output_is_fed_in_steps_too():
+    data = (b"\x1bc" + b"x" * 100) * 9000
+    making = Making(told([(500, 200)]), data, len(data), 0)
+    assert steps_of(making) > 10 and making.replay.offset == len(data)

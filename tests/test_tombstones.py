@@ -556,7 +556,7 @@ from ptyguard_core import daemon, destroying, tree
 root, settings = sys.argv[2], dict(word.partition("=")[::2] for word in sys.argv[3:])
 destroying.KILL_AGAIN_S = float(settings.get("kill-again", 300))
 destroying.GRACE_S = 0.0
-tree.KILL_ROUNDS_S = (0.0, 0.05)
+tree.KILL_ROUNDS_S = (0.0, 0.5)
 
 def kills_before(owner, name, flag):
     '''Die at the call of that function, once, when there is such a file.'''
