@@ -81,10 +81,11 @@ def console():
 def main(argv):
     """Run one command line; the exit code."""
     if argv[:1] in (["__guard"], ["__guard_resume"], ["__daemon"], ["__logwriter"]):
-        # For the back-end, which clients use without; in their loops nothing is imported any more.
+        # For the back-end, which clients use without; in their loops nothing is imported any more, but
+        # for what a daemon puts off until it has read on (Daemon._load_rest).
         import mmap         # noqa: F401
         if argv[0] != "__daemon":
-            import socket   # noqa: F401 (a daemon reads on first, and loads it soon after)
+            import socket   # noqa: F401
     if argv[:1] == ["__guard"]:
         from ptyguard_core import guard
         return guard.main(pick_backend(), argv[1:], sys.argv[0])

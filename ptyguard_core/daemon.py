@@ -12,6 +12,9 @@ Rule 3: what may be read, and for whom it waits, is `Session.room`; what a
         descriptor is watched for is `_update_terminal`; nobody else decides that.
 Rule 4: nothing slow happens here: no subprocess, no name service, no file but the
         registry's small writes and the log.
+Rule 5: whoever changes what is in a session's blob (`_blob`) sends it at once, or sets its
+        `noted_end` to None: else a successor is not told, since nothing is told twice
+        (`Session.is_noted`, `Rehearsed._changing`).
 
 When the guard dies, this process still holds the terminals and serves on;
 guardlink.py sees to it that a new guard comes up and is given everything.

@@ -11,7 +11,7 @@ Rule 2: a descriptor received with a refused request is closed here.
 Rule 3: its wire only grows; see guardwire.py and docs/GUARD.md.
 Rule 4: there is one way in which a daemon comes to serve: it is started, is given
         the table to rehearse with, says ready; a predecessor, if there is one,
-        stops reading; then `GO`, with the whole table again.  Start, crash,
+        stops reading; then `GO`, with what has changed of the table.  Start, crash,
         restart and upgrade differ only in whether there was a predecessor.
 Rule 5: only the guard signals a daemon, and only one whose pid and start time fit.
 """
