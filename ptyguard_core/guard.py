@@ -526,7 +526,7 @@ class Guard:
                 if _is_to_blame(daemon, number):
                     self.updates.failed(daemon.program, daemon.cause.version, cause)
                 self._failed(cause)
-            if daemon.has_gone and _is_to_blame(daemon, number):
+            elif _is_to_blame(daemon, number):      # also one to which the go could not be sent any more
                 self._maybe_fall_back(daemon, cause)
             self._schedule(was_killed, cause)
 

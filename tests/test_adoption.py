@@ -290,9 +290,11 @@ def test_what_was_typed_goes_to_one_successor_only(guard, keeps):
     assert guard.sessions["two"].input == b""
 
 
-def test_what_waits_to_be_typed_is_kept_when_the_successor_is_gone_before_it_was_sent(guard):
-    """Messages that were joined ahead of the sending had emptied it for all of them."""
+@pytest.fixture
+def gone(guard):
+    """One that was ready, and is gone when it is told to go."""
     daemon = DaemonProcess(18, 4, True, ("python3", "none"), Cause(""))
+    daemon.was_ready = True
     daemon.given.update(guard.sessions)
     for held in guard.sessions.values():
         held.input = b"typed"
@@ -301,7 +303,21 @@ def test_what_waits_to_be_typed_is_kept_when_the_successor_is_gone_before_it_was
     daemon.link = Link(backend, guard.loop, ours, lambda *_: None, lambda *_: None)
     its.close()
     guard._go(daemon)
-    assert [held.input for held in guard.sessions.values()] == [b"typed"] * 3 and not daemon.has_gone
+    return daemon
+
+
+def test_what_waits_to_be_typed_is_kept_when_the_successor_is_gone_before_it_was_sent(guard, gone):
+    """Messages that were joined ahead of the sending had emptied it for all of them."""
+    assert [held.input for held in guard.sessions.values()] == [b"typed"] * 3 and not gone.has_gone
+
+
+@pytest.mark.parametrize("status, counts", [(9 << 8, True), (9, False)], ids=["exit 9", "SIGKILL"])
+def test_an_end_before_the_go_is_held_against_its_program_as_one_after_it(guard, gone, status, counts, monkeypatch):
+    """It was not: instead of the program before, the same was started until the circuit opened."""
+    told = []
+    monkeypatch.setattr(guard.updates, "died", lambda *args: told.append(args))
+    guard._on_daemon_end(gone, status)
+    assert bool(told) == counts
 
 
 def test_what_was_released_meanwhile_is_in_no_second_table(guard):
