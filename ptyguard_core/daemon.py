@@ -435,8 +435,7 @@ class Daemon:
             self._pump(session, READS_ALONE if self.loop.ready_count == 1 and not was_urgent else 1)
             if was_urgent and not session.is_urgent(session.active_at):
                 self.loop.set_urgent(session.master, False)
-            if not session.is_flowing():
-                self._update_terminal(session)
+            self._update_terminal(session)
 
     def _pump(self, session, reads):
         """Terminal to ring to clients; the last answer of the read."""

@@ -294,15 +294,6 @@ class Session:
         self.is_held = self.room(RESUME_BYTES) < enough
         return not self.is_held
 
-    def is_flowing(self):
-        """Whether everybody has all that was read, and nothing else is to be done first: then
-        reading goes on as it went."""
-        if self.master < 0 or self.is_awaiting or self.is_held or self.has_let_go or self.notice is not None \
-                or self.state == DRAINING:
-            return False
-        end = self.ring.end_offset
-        return all([cursor.held_from == end for cursor in self.cursors])
-
     def pump(self, read, before_commit, reads):
         """Move output from the terminal into the ring: at most `reads` reads.
 

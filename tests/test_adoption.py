@@ -4,6 +4,7 @@ A daemon that dies in the midst of it, at whichever step, costs nothing; what is
 resumed before anybody does something with it.
 """
 
+import contextlib
 import os
 import sys
 
@@ -59,16 +60,15 @@ if name:
 sys.exit(daemon.main(ptyguard_posix, sys.argv[2:], sys.argv[0]))
 """
 
-# Each writes a line when a file appears, one more at the end, and ends with a status of its own.
+# Each writes lines once a gate (a FIFO) is opened, one more at the second, and ends with a status of its own.
 WRITER = """
+import sys
 number, go, end = int(sys.argv[1]), *sys.argv[2:]
 print("begun", number, flush=True)
-while not os.path.exists(go):
-    time.sleep(0.05)
+open(go).close()
 sys.stdout.write("".join("%d %d\\n" % (number, line) for line in range(300)))
 sys.stdout.flush()
-while not os.path.exists(end):
-    time.sleep(0.05)
+open(end).close()
 print("over", number, flush=True)
 sys.exit(number)
 """
@@ -79,9 +79,46 @@ def expected_of(number):
     return "".join(line + "\r\n" for line in lines).encode()
 
 
-def touch(path):
-    with open(path, "w"):
-        pass
+class Mortals:
+    """A world whose daemons are killed at these steps, one line for each, and whose sessions all write."""
+
+    def __init__(self, lines):
+        self._lines = lines
+        self._opened = []
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self.world = world = stack.enter_context(World(under=MEMORY))
+            program, self.plan, self.go, self.end = (
+                os.path.join(world.directory, name) for name in ("mortal.py", "steps", "go", "end"))
+            with open(program, "w") as file:
+                file.write(MORTAL)
+            with open(self.plan, "w") as file:
+                file.write("\n".join(self._lines) + "\n\n")
+            for gate in (self.go, self.end):
+                os.mkfifo(gate)
+            stack.enter_context(world.guard_with(program, "steps=" + self.plan))
+            self.pg = stack.enter_context(world.connect())
+            argv = [sys.executable, "-I", "-S", "-c", WRITER]
+            self.sessions = [self.pg.start([*argv, str(number), self.go, self.end], name=f"s{number}")
+                             for number in range(SESSIONS)]
+            self._stack = stack.pop_all()       # what has failed on the way is ended here
+        return self
+
+    def __exit__(self, *error):
+        for fd in self._opened:
+            os.close(fd)
+        return self._stack.__exit__(*error)
+
+    def open(self, gate):
+        """Let everybody pass, also who comes later: as long as somebody has it open nobody waits."""
+        self._opened.append(os.open(gate, os.O_RDWR))
+
+    def check(self):
+        """Every status and every byte is what it had to be."""
+        assert [session.wait()["code"] for session in self.sessions] == list(range(SESSIONS))
+        for number, session in enumerate(self.sessions):
+            assert session.read(0) == (0, expected_of(number))
 
 
 @pytest.mark.parametrize("steps", [
@@ -90,55 +127,35 @@ def touch(path):
     ["read 1", "read 5", f"resumed {RESUMED_A_TURN + 1}", "slice 3", f"resumed {SESSIONS}", "loaded 1"],
 ])
 def test_a_daemon_that_is_killed_in_the_midst_of_an_adoption_costs_nothing(steps):
-    with World(under=MEMORY) as world:
-        program = os.path.join(world.directory, "mortal.py")
-        with open(program, "w") as file:
-            file.write(MORTAL)
-        plan, go, end = (os.path.join(world.directory, name) for name in ("steps", "go", "end"))
-        with open(plan, "w") as file:
-            file.write("\n" + "\n".join(steps) + "\n\n")
-        with world.guard_with(program, "steps=" + plan), world.connect() as pg:
-            argv = [sys.executable, "-I", "-S", "-c", "import os, sys, time\n" + WRITER]
-            sessions = [pg.start([*argv, str(number), go, end], name=f"s{number}") for number in range(SESSIONS)]
-            pids = [session.facts["pid"] for session in sessions]
-            touch(go)                   # some write while nobody is there
-            world.kill_daemon()
-            # Each of the steps kills one, without a client that would do anything.
-            wait_until(lambda: os.path.getsize(plan) == 0, "all those deaths")
-            survivor = wait_until(world.daemon_pid, "a daemon")
-            told = pg.sessions()
-            assert sorted((s.name, s.facts["pid"]) for s in told) == sorted(
-                (f"s{number}", pid) for number, pid in enumerate(pids))
-            touch(end)
-            assert [session.wait()["code"] for session in sessions] == list(range(SESSIONS))
-            for number, session in enumerate(sessions):
-                assert session.read(0) == (0, expected_of(number))
-            assert wait_until(world.daemon_pid, "the same") == survivor
-            assert "quarantined=1" not in world.log("guard") and "Traceback" not in world.log()
+    with Mortals([""] + steps) as mortals:
+        world = mortals.world
+        pids = [session.facts["pid"] for session in mortals.sessions]
+        mortals.open(mortals.go)        # some write while nobody is there
+        world.kill_daemon()
+        # Each of the steps kills one, without a client that would do anything.
+        wait_until(lambda: os.path.getsize(mortals.plan) == 0, "all those deaths")
+        survivor = wait_until(world.daemon_pid, "a daemon")
+        told = mortals.pg.sessions()
+        assert sorted((s.name, s.facts["pid"]) for s in told) == sorted(
+            (f"s{number}", pid) for number, pid in enumerate(pids))
+        mortals.open(mortals.end)
+        mortals.check()
+        assert wait_until(world.daemon_pid, "the same") == survivor
+        assert "quarantined=1" not in world.log("guard") and "Traceback" not in world.log()
 
 
 @pytest.mark.parametrize("steps", [["given 1", ""], [f"given {SESSIONS // 2}", ""], ["over 1", ""],
                                    ["", "ring 5"], ["", "slice 1"]])
 def test_a_kill_in_the_midst_of_a_hand_over_costs_nothing(steps):
-    with World(under=MEMORY) as world:
-        program = os.path.join(world.directory, "mortal.py")
-        with open(program, "w") as file:
-            file.write(MORTAL)
-        plan, go, end = (os.path.join(world.directory, name) for name in ("steps", "go", "end"))
-        with open(plan, "w") as file:
-            file.write("\n".join(steps) + "\n\n\n")
-        with world.guard_with(program, "steps=" + plan), world.connect() as pg:
-            argv = [sys.executable, "-I", "-S", "-c", "import os, sys, time\n" + WRITER]
-            sessions = [pg.start([*argv, str(number), go, end], name=f"s{number}") for number in range(SESSIONS)]
-            first = world.daemon_pid()
-            touch(go)
-            # That one, or its successor, is killed meanwhile: it may be refused.
-            ask_guard(backend, world.paths, wire.RESTART, 60)
-            wait_until(lambda: world.daemon_pid() not in (None, first), "a successor")
-            touch(end)
-            assert [session.wait()["code"] for session in sessions] == list(range(SESSIONS))
-            for number, session in enumerate(sessions):
-                assert session.read(0) == (0, expected_of(number))
+    with Mortals(steps + [""]) as mortals:
+        world = mortals.world
+        first = world.daemon_pid()
+        mortals.open(mortals.go)
+        # That one, or its successor, is killed meanwhile: it may be refused.
+        ask_guard(backend, world.paths, wire.RESTART, 60)
+        wait_until(lambda: world.daemon_pid() not in (None, first), "a successor")
+        mortals.open(mortals.end)
+        mortals.check()
 
 
 # --- what is put off --------------------------------------------------------------------

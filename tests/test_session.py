@@ -639,19 +639,3 @@ def test_typing_again_makes_a_stream_urgent_again():
     session.await_answer(5.5)
     write(session, session_module.ANSWER_BYTES)
     assert session.is_urgent(5.5)
-
-
-def test_reading_goes_on_unasked_only_while_nobody_is_behind_and_nobody_awaited():
-    session = new_session(written=MIB)
-    assert session.is_flowing()
-    log = reader(session, ALWAYS)
-    log.written = log.offset            # what its file has
-    assert session.is_flowing()
-    write(session, 1000)
-    assert not session.is_flowing()
-    log.offset += 1000                  # sent, and not in the file yet
-    assert not session.is_flowing()
-    log.written += 1000
-    assert session.is_flowing()
-    session.awaited_writers.add("log")
-    assert not session.is_flowing()
